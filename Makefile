@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# memoc: `make help` lists the targets. Each room is an archive of its own; the link lines below are the house plan:
+# a room can only use the rooms that are named after it.
+
+VERSION := 0.1.0
+PREFIX ?= /usr
+DESTDIR ?=
+CC ?= cc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+
+# build/ is the plain build; sanitizer and clang builds live beside it, so that none overwrites another.
+B := build$(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-san)
+
+PKGS := libvirt libev yajl libcgroup libxml-2.0 inih smartcols libsystemd cmocka
+pkgflags = $(shell pkg-config --cflags $(1) 2>/dev/null)
+
+CPPFLAGS += -I. -I$(B) -D_GNU_SOURCE -DMEMOC_VERSION='"$(VERSION)"' -D_FORTIFY_SOURCE=2
+WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wvla \
+	-Wno-unused-parameter $(if $(WERROR),-Werror)
+CFLAGS ?= -O2 -g
+ALL_CFLAGS = -std=gnu11 $(WARN) -fstack-protector-strong -fPIE $(CFLAGS) $(SAN_FLAGS)
+ALL_LDFLAGS = -pie -Wl,--as-needed -Wl,-z,relro,-z,now $(LDFLAGS) $(SAN_FLAGS)
+ifdef SAN
+SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
+endif
+
+# ---- rooms ----
+ROOMS := common controller/core controller/host controller/daemon controller/cli hooks
+src = $(filter-out %_main.c,$(wildcard $(1)/*.c))
+objs = $(patsubst %.c,$(B)/%.o,$(1))
+lib = $(B)/lib$(subst /,-,$(1)).a
+# libev's headers are not strict about aliasing under -Wextra with every compiler: only the rooms that use it see this.
+$(B)/controller/%.o: ALL_CFLAGS += $(call pkgflags,libxml-2.0) -fno-strict-aliasing
+$(B)/common/%.o $(B)/hooks/%.o $(B)/tests/%.o: ALL_CFLAGS += $(call pkgflags,libxml-2.0)
+
+define room_rule
+$(call lib,$(1)): $(call objs,$(call src,$(1)))
+	@mkdir -p $$(@D)
+	@rm -f $$@
+	$$(Q)$$(AR) rcs $$@ $$^
+endef
+$(foreach r,$(ROOMS),$(eval $(call room_rule,$(r))))
+
+Q := $(if $(V),,@)
+L_COMMON := $(call lib,common)
+L_CORE := $(call lib,controller/core)
+L_HOST := $(call lib,controller/host)
+L_DAEMON := $(call lib,controller/daemon)
+L_CLI := $(call lib,controller/cli)
+L_HOOKS := $(call lib,hooks)
+
+LIBS_COMMON := -lyajl -lxml2 -lsystemd -lm
+LIBS_HOST := -lvirt -lev -lcgroup -lpthread
+LIBS_DAEMON := -linih
+LIBS_CLI := -lsmartcols
+
+PROGRAMS := $(B)/memocd $(B)/memoc $(B)/memoc-hook
+
+.PHONY: all help clean
+all: $(PROGRAMS) $(B)/core-is-pure
+
+# Programs: main file first, then rooms from the top of the house down.
+$(B)/memocd: $(B)/controller/daemon/memocd_main.o $(L_DAEMON) $(L_HOST) $(L_CORE) $(L_COMMON)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_COMMON)
+$(B)/memoc: $(B)/controller/cli/memoc_main.o $(L_CLI) $(L_COMMON)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CLI) $(LIBS_COMMON)
+$(B)/memoc-hook: $(B)/hooks/memoc_hook_main.o $(L_HOOKS) $(L_COMMON)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_COMMON)
+
+$(B)/%.o: %.c $(B)/flags
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+# Rebuild everything when the compiler or its flags change.
+FLAGS_NOW := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(SAN_FLAGS) $(WARN)
+$(B)/flags: FORCE
+	@mkdir -p $(@D)
+	@echo '$(FLAGS_NOW)' | cmp -s - $@ || echo '$(FLAGS_NOW)' > $@
+FORCE:
+
+# The varlink interface texts, as C strings.
+VARLINK := $(wildcard common/*.varlink)
+$(B)/varlink-text.h: $(VARLINK)
+	@mkdir -p $(@D)
+	$(Q)for f in $^; do n=$$(basename $$f .varlink | tr . _); \
+		printf '#define VARLINK_TEXT_%s \\\n' $$n; \
+		sed -e 's/\\/\\\\/g; s/"/\\"/g; s/^/\t"/; s/$$/\\n" \\/' $$f; echo '	""'; done > $@
+$(B)/controller/%.o $(B)/tests/unit/%.o $(B)/tests/fuzz/%.o: | $(B)/varlink-text.h
+
+# The core may use nothing but libc's pure functions.
+PURE := memcpy|memmove|memset|memcmp|strcmp|strncmp|strlen|strnlen|qsort|calloc|free|realloc|malloc|snprintf|vsnprintf|abort
+PURE := $(PURE)|__stack_chk_fail|__snprintf_chk|__vsnprintf_chk|__memcpy_chk|__memset_chk|__strncpy_chk|strncpy|exp|sqrt|pow
+$(B)/core-is-pure: $(L_CORE) packaging/check-core-is-pure
+ifdef SAN
+	@touch $@
+else
+	$(Q)packaging/check-core-is-pure $(L_CORE) '$(PURE)' && touch $@
+endif
+
+clean:
+	rm -rf build build-*
+
+-include packaging/targets.mk
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
