@@ -6,7 +6,7 @@
 #ifndef MEMOC_COMMON_LOG_H
 #define MEMOC_COMMON_LOG_H
 
-#include "common/util.h"
+#include "common/parse.h"
 
 /* Same numbers as syslog(3), so that journald's PRIORITY is the level itself. */
 enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARNING = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
@@ -16,7 +16,6 @@ enum log_target { LOG_TARGET_STDERR = 1, LOG_TARGET_JOURNAL };
 void log_open(enum log_target target, enum log_level level, const char *ident);
 void log_set_level(enum log_level level);
 /* Names for --log-level: error, warning, notice, info, debug. Table for enum_from_name. */
-struct enum_name;
 extern const struct enum_name log_level_names[];
 
 /* Every pointer may be NULL: that field is then left out. has_… says whether the number beside it is meant. */

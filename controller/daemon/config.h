@@ -1,0 +1,54 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * memocd's configuration: built-in defaults, then the file, then FILE.d/ *.conf in name order, then --set. Read with libinih. One table
+ * of settings drives reading, checking, `memoc config` and the documentation in packaging/memoc.conf. All or nothing: any unknown
+ * section or key, bad value or contradiction refuses the whole, with file, line, key, value and the accepted form.
+ */
+#ifndef MEMOC_DAEMON_CONFIG_H
+#define MEMOC_DAEMON_CONFIG_H
+
+#include <sys/types.h>
+
+#include "common/log.h"
+#include "common/parse.h"
+#include "controller/core/types.h"
+
+struct config {
+	struct size_spec pool, reserve, buffer; /* [host]; percent of RAM (pool) or of the pool (buffer) */
+	struct core_config core;                /* everything the core takes, but pool/reserve/buffer */
+	char policy_name[32];                   /* [policy] name: needy-greedy (others come later) */
+	int cgroup_method;                      /* [swap] method: enum cgroup_method */
+	char wss_backend[16];                   /* [wss] backend: auto or none; others are refused as not built in yet */
+	uint64_t wss_window_ms;                 /* [policy] wss_window */
+	bool migration_advice;                  /* [migration] */
+	char metrics_listen[128];               /* [metrics] listen: only "none" yet */
+	bool log_level_set;
+	enum log_level log_level;               /* [log] level */
+	enum { ON_EXIT_KEEP = 1, ON_EXIT_OPEN } on_exit; /* [host] on_exit */
+	uint32_t events_kept;                   /* [log] events: size of the ring in memory */
+};
+
+/* One line of `memoc config`: key "section.key", value as text, where it came from ("default", "FILE:LINE", "--set"). */
+struct config_setting {
+	char key[64], value[128], source[256];
+};
+
+/*
+ * path NULL: the default file, which may be missing; a named one may not. sets: "section.key=value" strings. Returns 0 or
+ * −EINVAL/−ENOENT with err naming file and line. *ret_settings (may be NULL) is an array of *ret_n, freed by the caller.
+ */
+int config_load(const char *path, const char *const *sets, size_t n_sets, struct config *ret,
+		struct config_setting **ret_settings, size_t *ret_n, struct memoc_err *err);
+/* The settings table for help: NULL-name-ended; form and help are one line each. */
+struct config_key {
+	const char *section, *name, *form, *def, *help;
+};
+extern const struct config_key config_keys[];
+/*
+ * Resolves pool, reserve and buffer against this host's memory into c->core. auto: reserve = max(256 MiB, 5 % of RAM) at
+ * most half of RAM; pool = RAM − reserve; buffer = 5 % of the pool, sized by the core from then on.
+ * −EINVAL: pool larger than RAM, buffer larger than half the pool …
+ */
+int config_resolve(struct config *c, uint64_t mem_total_bytes, struct memoc_err *err);
+
+#endif

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What memocd remembers over its own death: STATE_DIR/state.json, written whole and atomically (temporary file, fsync, rename).
+ * A damaged or foreign file is put aside as state.json.bad, said once, and the daemon goes on with what it finds.
+ */
+#ifndef MEMOC_DAEMON_STATE_H
+#define MEMOC_DAEMON_STATE_H
+
+#include <sys/types.h>
+
+#include "common/parse.h"
+#include "controller/core/types.h"
+
+struct state_vm {
+	char uuid[UUID_TEXT_LEN + 1];
+	char name[256];
+	pid_t pid;                 /* of the QEMU it was learned from: balloon health outlives it, target and limit do not */
+	uint64_t pid_start_ticks;  /* field 22 of /proc/PID/stat: tells a recycled PID */
+	struct vm_memory memory;
+};
+struct state {
+	bool hold_all;
+	struct state_vm *vms;
+	size_t n;
+};
+
+/* Missing file: an empty state. Returns 0; 1: a damaged file was put aside (err says where and why), the state is empty; −errno. */
+int state_load(const char *state_dir, struct state *ret, struct memoc_err *err);
+int state_save(const char *state_dir, const struct state *s, struct memoc_err *err);
+void state_clear(struct state *s);
+const struct state_vm *state_find(const struct state *s, const char *uuid);
+
+#endif
