@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The decision engine: events in, effects out, nothing else. One core is used by one thread; everything it decides follows
+ * from the events it was given, in their order. It allocates only when a VM is added.
+ */
+#ifndef MEMOC_CORE_CORE_H
+#define MEMOC_CORE_CORE_H
+
+#include "controller/core/vm.h"
+
+/* The host's books in bytes, made anew in every step that changes them. */
+struct books {
+	uint64_t pool_bytes;
+	uint64_t buffer_target_bytes;
+	uint64_t committed_max_bytes; /* sum of the VMs' maxima */
+	uint64_t granted_bytes;       /* sum of what VMs can use, overhead included */
+	int64_t buffer_bytes;         /* pool − granted; negative while over-granted */
+	uint64_t resident_bytes, swapped_bytes;
+	uint64_t unmet_bytes; /* wanted by needy VMs and not had in the last round */
+	enum host_level level;
+	bool swap_low;
+	size_t vms;
+};
+
+struct core;
+int core_new(const struct core_config *config, struct core **ret);
+struct core *core_free(struct core *c);
+
+/*
+ * One event. `out` is emptied first and must have room for core_effects_max(). Returns 0; −ENOENT: no such VM (harmless: late
+ * events are normal); −EEXIST: VM added twice; −EINVAL; −ENOMEM. Errors change nothing.
+ */
+int core_step(struct core *c, const struct event *ev, struct effects *out);
+/* Enough for any one event with one more VM than there is now. */
+size_t core_effects_max(const struct core *c);
+/* When EVENT_TIMER is due; NEVER_MS = not at all. */
+uint64_t core_next_wakeup_ms(const struct core *c);
+/* How long after the last read the VM's guest statistics are worth reading again; NEVER_MS: not in this state. */
+uint64_t core_poll_ms(const struct core *c, const struct vm *vm);
+
+const struct books *core_books(const struct core *c);
+const struct core_config *core_config(const struct core *c);
+const struct host_sample *core_host(const struct core *c);
+bool core_hold_all(const struct core *c);
+size_t core_vm_count(const struct core *c);
+const struct vm *core_vm_at(const struct core *c, size_t i); /* order of adding */
+const struct vm *core_vm(const struct core *c, vm_id id);    /* NULL: no such VM */
+
+/*
+ * Would the guaranteed minimum of one more VM fit beside all others? *ret_missing_bytes is 0 where it does.
+ * max_bytes, min_bytes (0 = default share) and overhead of the new one.
+ */
+void core_admit(const struct core *c, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,
+		uint64_t *ret_missing_bytes);
+
+/* `memoc explain`: the terms of the formula as they stand, each with a sentence. */
+struct explain_term {
+	char name[32];
+	bool has_bytes;
+	uint64_t bytes;
+	char text[160];
+};
+#define EXPLAIN_TERMS_MAX 24
+size_t core_explain(const struct core *c, const struct vm *vm, uint64_t now_ms, struct explain_term ret[EXPLAIN_TERMS_MAX]);
+/* The bounds that apply and what comes next, as sentences; returns how many lines were written. */
+#define EXPLAIN_LINES_MAX 12
+size_t core_explain_lines(const struct core *c, const struct vm *vm, uint64_t now_ms, char ret[EXPLAIN_LINES_MAX][160]);
+
+#endif
