@@ -13,7 +13,8 @@ endif
 # build/ is the plain build; sanitizer and clang builds live beside it, so that none overwrites another.
 B := build$(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-san)
 
-PKGS := libvirt libev yajl libcgroup libxml-2.0 inih smartcols libsystemd cmocka
+comma := ,
+# Asked for where it is used, not here: `make check` may just have installed the library.
 pkgflags = $(shell pkg-config --cflags $(1) 2>/dev/null)
 
 CPPFLAGS += -I. -I$(B) -D_GNU_SOURCE -DMEMOC_VERSION='"$(VERSION)"' -D_FORTIFY_SOURCE=2
@@ -23,7 +24,9 @@ CFLAGS ?= -O2 -g
 ALL_CFLAGS = -std=gnu11 $(WARN) -fstack-protector-strong -fPIE $(CFLAGS) $(SAN_FLAGS)
 ALL_LDFLAGS = -pie -Wl,--as-needed -Wl,-z,relro,-z,now $(LDFLAGS) $(SAN_FLAGS)
 ifdef SAN
-SAN_FLAGS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+# SAN=1; SAN=fuzz adds what libFuzzer wants to see of every file.
+SAN_FLAGS := -fsanitize=address,undefined$(if $(filter fuzz,$(SAN)),$(comma)fuzzer-no-link) -fno-sanitize-recover=undefined \
+	-fno-omit-frame-pointer
 CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
 endif
 
@@ -32,15 +35,19 @@ ROOMS := common controller/core controller/host controller/daemon controller/cli
 src = $(filter-out %_main.c,$(wildcard $(1)/*.c))
 objs = $(patsubst %.c,$(B)/%.o,$(1))
 lib = $(B)/lib$(subst /,-,$(1)).a
-# libev's headers are not strict about aliasing under -Wextra with every compiler: only the rooms that use it see this.
-$(B)/controller/%.o: ALL_CFLAGS += $(call pkgflags,libxml-2.0) -fno-strict-aliasing
-$(B)/common/%.o $(B)/hooks/%.o $(B)/tests/%.o: ALL_CFLAGS += $(call pkgflags,libxml-2.0)
+$(B)/common/%.o $(B)/controller/%.o $(B)/hooks/%.o $(B)/tests/%.o: ALL_CFLAGS += $(call pkgflags,libxml-2.0)
+# libev casts every ev_TYPE * to ev_watcher * (its macros do it in the including file), which breaks the aliasing rules of C:
+# the rooms that include ev.h are compiled without them.
+$(B)/controller/host/%.o $(B)/controller/daemon/%.o $(B)/tests/%.o: ALL_CFLAGS += -fno-strict-aliasing
 
+# The list of a room's files is a file too, so that the archive forgets one that was deleted.
 define room_rule
-$(call lib,$(1)): $(call objs,$(call src,$(1)))
+$(call lib,$(1)).list: FORCE
 	@mkdir -p $$(@D)
+	@echo '$(call src,$(1))' | cmp -s - $$@ || echo '$(call src,$(1))' > $$@
+$(call lib,$(1)): $(call objs,$(call src,$(1))) $(call lib,$(1)).list
 	@rm -f $$@
-	$$(Q)$$(AR) rcs $$@ $$^
+	$$(Q)$$(AR) rcs $$@ $$(filter %.o,$$^)
 endef
 $(foreach r,$(ROOMS),$(eval $(call room_rule,$(r))))
 

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# Everything but the programs themselves: tests, static analysis, fuzzing, installing, packages. Included by the Makefile.
+
+PYTHON ?= python3
+FUZZ_SECONDS ?= 30
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E)
+
+.PHONY: deps deps-dev check check-unit check-system check-lab bench demo lint fuzz fuzz-run install uninstall deb tests
+help:
+	@echo 'make                 the programs, in $(B)/'
+	@echo 'make deps            install what building and testing need (apt or dnf; asks for root by sudo)'
+	@echo 'make deps-dev        the same and what lint, fuzz and deb need'
+	@echo 'make demo            the story told by real guests, under 3 minutes (root; KEEP=1 leaves it running)'
+	@echo 'make check           deps, build, check-unit, check-system'
+	@echo 'make check-unit      unit tests and virtual-time scenarios; no root'
+	@echo 'make check-system    real libvirt and real guests (root)'
+	@echo 'make check-lab       a full nested host; not built in yet'
+	@echo 'make bench           figures, tests/bench (root)'
+	@echo 'make lint            clang-tidy, cppcheck, shellcheck, format, catalog; fuzz: FUZZ_SECONDS=30 for each target'
+	@echo 'make install         DESTDIR= PREFIX=/usr SYSCONFDIR=/etc; make uninstall takes it away again'
+	@echo 'make deb             a Debian package, in $(B)/deb/'
+	@echo 'make clean           removes build/ and build-*/'
+	@echo 'Variables: CC=gcc|clang  WERROR=1  SAN=1 (address and undefined behaviour)  V=1 (show commands)  B=DIR'
+
+deps:
+	@packaging/deps
+deps-dev:
+	@packaging/deps --dev
+
+# ---- unit tests: each tests/unit/test_NAME.c is a program; other files there are shared by all of them ----
+UNIT_SRC := $(wildcard tests/unit/test_*.c)
+UNIT := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
+UNIT_SHARED := $(call objs,$(filter-out $(UNIT_SRC) tests/unit/alloc_fail.c,$(wildcard tests/unit/*.c)))
+L_ALL := $(L_HOOKS) $(L_CLI) $(L_DAEMON) $(L_HOST) $(L_CORE) $(L_COMMON)
+LIBS_ALL := $(LIBS_CLI) $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_COMMON)
+
+# Allocations fail on demand in test_alloc alone: its linker flags come from the __wrap_ functions that alloc_fail.c defines.
+ALLOC_FAIL := $(wildcard tests/unit/alloc_fail.c)
+WRAPS := $(if $(ALLOC_FAIL),$(shell grep -o '\b__wrap_[a-z0-9_]*' $(ALLOC_FAIL) | sort -u | sed 's/__wrap_/-Wl,--wrap=/'))
+$(B)/tests/unit/test_alloc: TEST_LDFLAGS := $(WRAPS)
+$(B)/tests/unit/test_alloc: $(call objs,$(ALLOC_FAIL))
+
+$(UNIT): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(UNIT_SHARED) $(L_ALL)
+	$(Q)$(CC) $(ALL_LDFLAGS) $(TEST_LDFLAGS) -o $@ $(filter %.o,$^) $(L_ALL) -lcmocka $(LIBS_ALL)
+tests: $(UNIT)
+
+check-unit: all $(UNIT)
+	@MEMOC_BUILD=$(abspath $(B)) packaging/run-unit $(UNIT)
+
+check-system: all
+	$(SUDO) env MEMOC_BUILD=$(abspath $(B)) $(PYTHON) tests/system/run.py $(TESTS)
+
+# Recursive, so that what deps has just installed is seen when flags are asked for.
+check:
+	@packaging/deps
+	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory check-unit
+	@$(MAKE) --no-print-directory check-system
+
+check-lab:
+	@echo 'make check-lab: the nested host is not built in yet (it comes with issue 4); make check runs what is there' >&2
+	@exit 1
+
+bench: all
+	@set -e; found=; for f in tests/bench/*.py tests/bench/*.sh; do \
+		[ -e "$$f" ] || continue; found=1; echo "== $$f"; \
+		case $$f in *.py) run=$(PYTHON);; *) run=bash;; esac; \
+		$(SUDO) env MEMOC_BUILD=$(abspath $(B)) $$run "$$f"; \
+	done; [ -n "$$found" ] || { echo 'make bench: nothing in tests/bench' >&2; exit 1; }
+
+demo:
+	@packaging/deps
+	@$(MAKE) --no-print-directory all
+	$(SUDO) env MEMOC_BUILD=$(abspath $(B)) KEEP=$(KEEP) $(PYTHON) tests/system/demo.py
+
+# ---- static analysis ----
+lint: $(B)/varlink-text.h
+	@B='$(B)' FLAGS="$(filter-out -g -O2 -D_FORTIFY_SOURCE=2,$(CPPFLAGS)) -std=gnu11 $(call pkgflags,libxml-2.0) $(WARN)" \
+		packaging/lint
+
+# ---- fuzzing: a build of its own, everything instrumented ----
+FUZZ_SRC := $(wildcard tests/fuzz/fuzz_*.c)
+FUZZ := $(patsubst %.c,$(B)/%,$(FUZZ_SRC))
+$(FUZZ): $(B)/tests/fuzz/%: $(B)/tests/fuzz/%.o $(L_ALL)
+	$(Q)$(CC) $(ALL_LDFLAGS) -fsanitize=fuzzer -o $@ $< $(L_ALL) $(LIBS_ALL)
+fuzz-run: $(FUZZ)
+	@packaging/run-fuzz $(FUZZ_SECONDS) $(B)/fuzz $(FUZZ)
+fuzz:
+	@$(MAKE) --no-print-directory CC=clang SAN=fuzz B=$(if $(filter file command%,$(origin B_FUZZ)),$(B_FUZZ),build-fuzz) fuzz-run
+
+# ---- installing ----
+SYSCONFDIR ?= /etc
+SBINDIR ?= $(PREFIX)/sbin
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+DATADIR ?= $(PREFIX)/share
+HOOKDIR ?= $(SYSCONFDIR)/libvirt/hooks/qemu.d
+# HOOK_LINK=1 (packages): the hook lives in SBINDIR and hooks/qemu.d holds a link, so that no program is a file of /etc.
+# Otherwise the program itself lies there: a link into /usr/local would be refused by AppArmor.
+HOOK_LINK ?=
+
+INSTALLED := $(SBINDIR)/memocd $(BINDIR)/memoc $(HOOKDIR)/50-memoc $(SBINDIR)/memoc-hook \
+	$(LIBDIR)/systemd/system/memocd.service $(LIBDIR)/systemd/system/memocd.socket \
+	$(LIBDIR)/sysusers.d/memoc.conf $(LIBDIR)/tmpfiles.d/memoc.conf $(LIBDIR)/systemd/catalog/memoc.catalog \
+	$(DATADIR)/bash-completion/completions/memoc $(DATADIR)/zsh/site-functions/_memoc \
+	$(DATADIR)/fish/vendor_completions.d/memoc.fish $(patsubst common/%,$(DATADIR)/varlink/%,$(VARLINK))
+
+install: all
+	install -D -m 755 $(B)/memocd $(DESTDIR)$(SBINDIR)/memocd
+	install -D -m 755 $(B)/memoc $(DESTDIR)$(BINDIR)/memoc
+ifeq ($(HOOK_LINK),)
+	install -D -m 755 $(B)/memoc-hook $(DESTDIR)$(HOOKDIR)/50-memoc
+else
+	install -D -m 755 $(B)/memoc-hook $(DESTDIR)$(SBINDIR)/memoc-hook
+	install -d $(DESTDIR)$(HOOKDIR)
+	ln -sfn $(SBINDIR)/memoc-hook $(DESTDIR)$(HOOKDIR)/50-memoc
+endif
+	[ -e $(DESTDIR)$(SYSCONFDIR)/memoc/memoc.conf ] || \
+		install -D -m 644 packaging/memoc.conf $(DESTDIR)$(SYSCONFDIR)/memoc/memoc.conf
+	install -d $(DESTDIR)$(SYSCONFDIR)/memoc/memoc.conf.d $(DESTDIR)$(LIBDIR)/systemd/system
+	sed 's|@SBINDIR@|$(SBINDIR)|g' packaging/memocd.service > $(DESTDIR)$(LIBDIR)/systemd/system/memocd.service
+	chmod 644 $(DESTDIR)$(LIBDIR)/systemd/system/memocd.service
+	install -D -m 644 packaging/memocd.socket $(DESTDIR)$(LIBDIR)/systemd/system/memocd.socket
+	install -D -m 644 packaging/memoc.sysusers $(DESTDIR)$(LIBDIR)/sysusers.d/memoc.conf
+	install -D -m 644 packaging/memoc.tmpfiles $(DESTDIR)$(LIBDIR)/tmpfiles.d/memoc.conf
+	install -D -m 644 packaging/memoc.catalog $(DESTDIR)$(LIBDIR)/systemd/catalog/memoc.catalog
+	install -d $(DESTDIR)$(DATADIR)/bash-completion/completions $(DESTDIR)$(DATADIR)/zsh/site-functions \
+		$(DESTDIR)$(DATADIR)/fish/vendor_completions.d
+	$(B)/memoc completion bash > $(DESTDIR)$(DATADIR)/bash-completion/completions/memoc
+	$(B)/memoc completion zsh > $(DESTDIR)$(DATADIR)/zsh/site-functions/_memoc
+	$(B)/memoc completion fish > $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/memoc.fish
+	install -d $(DESTDIR)$(DATADIR)/varlink
+	install -m 644 $(VARLINK) $(DESTDIR)$(DATADIR)/varlink/
+	$(if $(DESTDIR),,@packaging/after-install $(PREFIX))
+
+# The configuration in /etc and the state in /var/lib/memoc stay: they are the administrator's.
+uninstall:
+	rm -f $(addprefix $(DESTDIR),$(INSTALLED))
+	$(if $(DESTDIR),,@packaging/after-install --removed)
+
+deb:
+	@packaging/make-deb '$(VERSION)' $(B)/deb
