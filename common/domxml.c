@@ -46,6 +46,11 @@ static void refuse_doctype(void *ctx, const xmlChar *name, const xmlChar *extern
 	xmlStopParser(ctxt);
 }
 
+/* Errors are asked for afterwards; nothing is printed, which libxml2 does for some in spite of XML_PARSE_NOERROR. */
+static void stay_silent(void *ctx, const xmlError *e)
+{
+}
+
 static int parse_failed(xmlParserCtxtPtr ctxt, bool doctype, struct memoc_err *err)
 {
 	const xmlError *e = xmlCtxtGetLastError(ctxt);
@@ -83,6 +88,7 @@ static int read_doc(const char *xml, size_t len, size_t bytes_max, xmlDocPtr *re
 		return memoc_err_set(err, -ENOMEM, "out of memory while reading XML");
 	ctxt->_private = &doctype;
 	ctxt->sax->internalSubset = refuse_doctype;
+	ctxt->sax->serror = (xmlStructuredErrorFunc)stay_silent; /* libxml2 2.12 made the error const */
 	/* libvirt writes UTF-8: a declaration that claims otherwise must not load converters. */
 	doc = xmlCtxtReadMemory(ctxt, xml, (int)len, NULL, "UTF-8", PARSE_OPTIONS);
 	/* Without memory for a text node libxml2 may still hand out the tree, with the text missing. */
