@@ -290,21 +290,22 @@ static void format_3_digits(char *buf, size_t size, uint64_t milli)
 {
 	uint64_t step = milli < 10000 ? 10 : milli < 100000 ? 100 : 1000;
 	uint64_t rounded = (milli + step / 2) / step * step;
-	unsigned whole = (unsigned)(rounded / 1000), part = (unsigned)(rounded % 1000);
+	unsigned long long whole = rounded / 1000;
+	unsigned part = (unsigned)(rounded % 1000);
 
 	if (part == 0)
-		snprintf(buf, size, "%u", whole);
+		snprintf(buf, size, "%llu", whole);
 	else if (part % 100 == 0)
-		snprintf(buf, size, "%u.%u", whole, part / 100);
+		snprintf(buf, size, "%llu.%u", whole, part / 100);
 	else
-		snprintf(buf, size, "%u.%02u", whole, part / 10);
+		snprintf(buf, size, "%llu.%02u", whole, part / 10);
 }
 
 const char *format_size(char buf[FORMAT_SIZE_LEN], uint64_t bytes)
 {
 	static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
 	size_t u = 0;
-	char digits[16];
+	char digits[24];
 	uint64_t milli = bytes;
 
 	while (u + 1 < ARRAY_SIZE(units) && bytes >> (10 * u) >= 1024)
@@ -323,11 +324,9 @@ const char *format_duration(char buf[FORMAT_SIZE_LEN], uint64_t ms)
 	static const struct unit units[] = {{"ms", 1}, {"s", 1000}, {"min", 60000}, {"h", 3600000}, {"d", 86400000}};
 	/* Up to two of a unit are still said in the one below ("90 s"), so that a short time stays exact. */
 	size_t u = ms < 100 ? 0 : ms < 120000 ? 1 : ms < 7200000 ? 2 : ms < 172800000 ? 3 : 4;
-	char digits[16];
+	char digits[24];
 
-	format_3_digits(digits, sizeof(digits), min_u64(mul_div_u64(ms, 1000, units[u].factor), UINT32_MAX));
-	if (u == 4 && ms / units[u].factor >= 1000)
-		snprintf(digits, sizeof(digits), "%llu", (unsigned long long)(ms / units[u].factor));
+	format_3_digits(digits, sizeof(digits), mul_div_u64(ms, 1000, units[u].factor));
 	snprintf(buf, FORMAT_SIZE_LEN, "%s %s", digits, units[u].name);
 	return buf;
 }
