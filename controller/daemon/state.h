@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What memocd remembers over its own death: STATE_DIR/state.json, written whole and atomically (temporary file, fsync, rename).
- * A damaged or foreign file is put aside as state.json.bad, said once, and the daemon goes on with what it finds.
+ * What memocd remembers over its own death: STATE_DIR/state.json, written whole and atomically (temporary file, fsync,
+ * rename). A damaged or foreign file is put aside as state.json.bad, said once, and the daemon goes on with what it
+ * finds.
  */
 #ifndef MEMOC_DAEMON_STATE_H
 #define MEMOC_DAEMON_STATE_H
@@ -14,8 +15,8 @@
 struct state_vm {
 	char uuid[UUID_TEXT_LEN + 1];
 	char name[256];
-	pid_t pid;                 /* of the QEMU it was learned from: balloon health outlives it, target and limit do not */
-	uint64_t pid_start_ticks;  /* field 22 of /proc/PID/stat: tells a recycled PID */
+	pid_t pid; /* of the QEMU it was learned from: balloon health outlives it, target and limit do not */
+	uint64_t pid_start_ticks; /* field 22 of /proc/PID/stat: tells a recycled PID */
 	struct vm_memory memory;
 };
 struct state {
@@ -24,7 +25,8 @@ struct state {
 	size_t n;
 };
 
-/* Missing file: an empty state. Returns 0; 1: a damaged file was put aside (err says where and why), the state is empty; −errno. */
+/* Missing file: an empty state. Returns 0; 1: a damaged file was put aside (err says where and why), the state is
+ * empty; −errno. */
 int state_load(const char *state_dir, struct state *ret, struct memoc_err *err);
 int state_save(const char *state_dir, const struct state *s, struct memoc_err *err);
 void state_clear(struct state *s);
