@@ -10,7 +10,8 @@ struct core_config core_config_default(void)
 		.policy = &policy_needy_greedy,
 		.interval_ms = 1000,
 		.dead_band = 0.01,
-		.min_share = 0.25, /* of a VM's memory: a Linux guest still runs, and four times overcommit stays possible */
+		.min_share =
+			0.25, /* of a VM's memory: a Linux guest still runs, and four times overcommit stays possible */
 		.headroom_share = 0.10,
 		.headroom_bytes = 24 * MIB,
 		.dwell_ms = 60000, /* no reversal within 60 s under constant demand (policy.md) */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The decision engine: events in, effects out, nothing else. One core is used by one thread; everything it decides follows
- * from the events it was given, in their order. It allocates only when a VM is added.
+ * The decision engine: events in, effects out, nothing else. One core is used by one thread; everything it decides
+ * follows from the events it was given, in their order. It allocates only when a VM is added.
  */
 #ifndef MEMOC_CORE_CORE_H
 #define MEMOC_CORE_CORE_H
@@ -13,8 +13,8 @@ struct books {
 	uint64_t pool_bytes;
 	uint64_t buffer_target_bytes;
 	uint64_t committed_max_bytes; /* sum of the VMs' maxima */
-	uint64_t granted_bytes;       /* sum of what VMs can use, overhead included */
-	int64_t buffer_bytes;         /* pool − granted; negative while over-granted */
+	uint64_t granted_bytes;	      /* sum of what VMs can use, overhead included */
+	int64_t buffer_bytes;	      /* pool − granted; negative while over-granted */
 	uint64_t resident_bytes, swapped_bytes;
 	uint64_t unmet_bytes; /* wanted by needy VMs and not had in the last round */
 	enum host_level level;
@@ -27,8 +27,8 @@ int core_new(const struct core_config *config, struct core **ret);
 struct core *core_free(struct core *c);
 
 /*
- * One event. `out` is emptied first and must have room for core_effects_max(). Returns 0; −ENOENT: no such VM (harmless: late
- * events are normal); −EEXIST: VM added twice; −EINVAL; −ENOMEM. Errors change nothing.
+ * One event. `out` is emptied first and must have room for core_effects_max(). Returns 0; −ENOENT: no such VM
+ * (harmless: late events are normal); −EEXIST: VM added twice; −EINVAL; −ENOMEM. Errors change nothing.
  */
 int core_step(struct core *c, const struct event *ev, struct effects *out);
 /* Enough for any one event with one more VM than there is now. */
@@ -61,7 +61,8 @@ struct explain_term {
 	char text[160];
 };
 #define EXPLAIN_TERMS_MAX 24
-size_t core_explain(const struct core *c, const struct vm *vm, uint64_t now_ms, struct explain_term ret[EXPLAIN_TERMS_MAX]);
+size_t core_explain(const struct core *c, const struct vm *vm, uint64_t now_ms,
+		    struct explain_term ret[EXPLAIN_TERMS_MAX]);
 /* The bounds that apply and what comes next, as sentences; returns how many lines were written. */
 #define EXPLAIN_LINES_MAX 12
 size_t core_explain_lines(const struct core *c, const struct vm *vm, uint64_t now_ms, char ret[EXPLAIN_LINES_MAX][160]);

@@ -10,43 +10,43 @@
 
 enum effect_type {
 	EFFECT_BALLOON = 1, /* ask the balloon for `bytes` of guest memory */
-	EFFECT_LIMIT,       /* set the VM's cgroup limit to `bytes` (LIMIT_NONE = open) */
-	EFFECT_RECORD,      /* a decision or change worth telling: journal and event ring */
-	EFFECT_FORGET,      /* the VM is gone from the core; its id is free */
+	EFFECT_LIMIT,	    /* set the VM's cgroup limit to `bytes` (LIMIT_NONE = open) */
+	EFFECT_RECORD,	    /* a decision or change worth telling: journal and event ring */
+	EFFECT_FORGET,	    /* the VM is gone from the core; its id is free */
 };
 
 /* What a record tells; name by record_name(): the `event` field of `memoc events`. */
 enum record_kind {
-	RECORD_ADDED = 1, /* "added" */
-	RECORD_STATE,     /* "state": from → to in state_from/state_to */
-	RECORD_TARGET,    /* "target": the policy wants another size */
-	RECORD_BALLOON,   /* "balloon": a balloon request is sent */
-	RECORD_LIMIT,     /* "limit": a limit is sent */
-	RECORD_LIMIT_CONFIRMED,   /* "limit-confirmed" */
-	RECORD_BALLOON_REACHED,   /* "balloon-reached" */
-	RECORD_BALLOON_STALLED,   /* "balloon-stalled" */
-	RECORD_BALLOON_BACK,      /* "balloon-back" */
+	RECORD_ADDED = 1,	  /* "added" */
+	RECORD_STATE,		  /* "state": from → to in state_from/state_to */
+	RECORD_TARGET,		  /* "target": the policy wants another size */
+	RECORD_BALLOON,		  /* "balloon": a balloon request is sent */
+	RECORD_LIMIT,		  /* "limit": a limit is sent */
+	RECORD_LIMIT_CONFIRMED,	  /* "limit-confirmed" */
+	RECORD_BALLOON_REACHED,	  /* "balloon-reached" */
+	RECORD_BALLOON_STALLED,	  /* "balloon-stalled" */
+	RECORD_BALLOON_BACK,	  /* "balloon-back" */
 	RECORD_BALLOON_INHIBITED, /* "balloon-inhibited" */
-	RECORD_BALLOON_RETRY,     /* "balloon-retry" */
-	RECORD_LIMIT_FAILED,      /* "limit-failed" */
-	RECORD_LIMIT_DRIFT,       /* "limit-drift": someone else changed it; put back */
-	RECORD_NEEDY,             /* "needy" */
-	RECORD_NEEDY_OVER,        /* "needy-over" */
-	RECORD_DOUBLE_SWAP,       /* "double-swap" */
+	RECORD_BALLOON_RETRY,	  /* "balloon-retry" */
+	RECORD_LIMIT_FAILED,	  /* "limit-failed" */
+	RECORD_LIMIT_DRIFT,	  /* "limit-drift": someone else changed it; put back */
+	RECORD_NEEDY,		  /* "needy" */
+	RECORD_NEEDY_OVER,	  /* "needy-over" */
+	RECORD_DOUBLE_SWAP,	  /* "double-swap" */
 	RECORD_DOUBLE_SWAP_OVER,  /* "double-swap-over" */
-	RECORD_REBOOTED,          /* "rebooted" */
-	RECORD_PINNED,            /* "pinned" */
-	RECORD_HELD,              /* "held" */
-	RECORD_RELEASED,          /* "released" */
-	RECORD_DRAINED,           /* "drained" */
-	RECORD_FACTS,             /* "policy": maximum, policy or eligibility changed */
-	RECORD_QUARANTINED,       /* "quarantined" */
-	RECORD_QUARANTINE_OVER,   /* "quarantine-over" */
-	RECORD_WOULD,             /* "would": observe-only decision */
-	RECORD_GONE,              /* "gone" */
-	RECORD_LEVEL,             /* "level": host level changed (no VM) */
-	RECORD_SWAP_LOW,          /* "swap-low" (no VM) */
-	RECORD_SWAP_LOW_OVER,     /* "swap-low-over" (no VM) */
+	RECORD_REBOOTED,	  /* "rebooted" */
+	RECORD_PINNED,		  /* "pinned" */
+	RECORD_HELD,		  /* "held" */
+	RECORD_RELEASED,	  /* "released" */
+	RECORD_DRAINED,		  /* "drained" */
+	RECORD_FACTS,		  /* "policy": maximum, policy or eligibility changed */
+	RECORD_QUARANTINED,	  /* "quarantined" */
+	RECORD_QUARANTINE_OVER,	  /* "quarantine-over" */
+	RECORD_WOULD,		  /* "would": observe-only decision */
+	RECORD_GONE,		  /* "gone" */
+	RECORD_LEVEL,		  /* "level": host level changed (no VM) */
+	RECORD_SWAP_LOW,	  /* "swap-low" (no VM) */
+	RECORD_SWAP_LOW_OVER,	  /* "swap-low-over" (no VM) */
 	RECORD_END
 };
 const char *record_name(enum record_kind k);

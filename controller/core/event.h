@@ -8,34 +8,34 @@
 #include "controller/core/types.h"
 
 enum event_type {
-	EVENT_TICK = 1,        /* daemon's interval timer: .host */
-	EVENT_TIMER,           /* core_next_wakeup_ms() has come */
-	EVENT_CONFIG,          /* new configuration: .config (pointer good during the step only) */
+	EVENT_TICK = 1, /* daemon's interval timer: .host */
+	EVENT_TIMER,	/* core_next_wakeup_ms() has come */
+	EVENT_CONFIG,	/* new configuration: .config (pointer good during the step only) */
 	/* about one VM (.vm) */
-	EVENT_VM_ADDED,        /* .added: hook, libvirt event or start-up scan; the first event of a VM */
-	EVENT_VM_FACTS,        /* .facts: domain XML read (again) */
-	EVENT_VM_RUNNING,      /* vCPUs run: started, resumed, unpaused, migration arrived */
+	EVENT_VM_ADDED,	  /* .added: hook, libvirt event or start-up scan; the first event of a VM */
+	EVENT_VM_FACTS,	  /* .facts: domain XML read (again) */
+	EVENT_VM_RUNNING, /* vCPUs run: started, resumed, unpaused, migration arrived */
 	EVENT_VM_PAUSED,
-	EVENT_VM_REBOOTED,     /* guest reset */
+	EVENT_VM_REBOOTED, /* guest reset */
 	EVENT_VM_MIGRATING_OUT,
 	EVENT_VM_MIGRATION_OVER, /* outgoing migration failed or was cancelled: the VM stays */
-	EVENT_VM_STOPPING,     /* shutting down, or gone: forget it */
-	EVENT_VM_STATS,        /* .stats: guest statistics read, new or not */
-	EVENT_VM_SAMPLE,       /* .sample: cgroup and process read */
-	EVENT_VM_BALLOON,      /* .bytes: BALLOON_CHANGE event */
-	EVENT_VM_RESULT,       /* .result: what became of an effect */
-	EVENT_VM_QUARANTINE,   /* .flag: a libvirt call does not come back (true) / came back (false) */
+	EVENT_VM_STOPPING,	 /* shutting down, or gone: forget it */
+	EVENT_VM_STATS,		 /* .stats: guest statistics read, new or not */
+	EVENT_VM_SAMPLE,	 /* .sample: cgroup and process read */
+	EVENT_VM_BALLOON,	 /* .bytes: BALLOON_CHANGE event */
+	EVENT_VM_RESULT,	 /* .result: what became of an effect */
+	EVENT_VM_QUARANTINE,	 /* .flag: a libvirt call does not come back (true) / came back (false) */
 	/* from a person */
-	EVENT_VM_PIN,          /* .bytes: resize to a size, 0 = auto */
-	EVENT_VM_HOLD,         /* .flag */
-	EVENT_VM_DRAIN,        /* open the limit, deflate, hold */
+	EVENT_VM_PIN,	/* .bytes: resize to a size, 0 = auto */
+	EVENT_VM_HOLD,	/* .flag */
+	EVENT_VM_DRAIN, /* open the limit, deflate, hold */
 	EVENT_TYPE_END
 };
 
 enum vm_origin {
-	ORIGIN_START = 1,  /* a new guest is about to boot */
-	ORIGIN_INCOMING,   /* incoming migration */
-	ORIGIN_ADOPT,      /* was running before memocd was */
+	ORIGIN_START = 1, /* a new guest is about to boot */
+	ORIGIN_INCOMING,  /* incoming migration */
+	ORIGIN_ADOPT,	  /* was running before memocd was */
 };
 
 enum effect_op { OP_BALLOON = 1, OP_LIMIT };
@@ -59,8 +59,8 @@ struct event {
 		bool flag;
 		struct {
 			enum effect_op op;
-			uint32_t seq;   /* of the effect */
-			int code;       /* 0 or −errno */
+			uint32_t seq;	/* of the effect */
+			int code;	/* 0 or −errno */
 			uint64_t bytes; /* OP_LIMIT: the limit in force now (LIMIT_NONE = open) */
 		} result;
 	};

@@ -28,8 +28,8 @@ const char *vm_state_name(enum vm_state s)
 const char *balloon_health_name(enum balloon_health h)
 {
 	static const char *const names[] = {
-		[BALLOON_UNKNOWN] = "unknown", [BALLOON_WORKING] = "working",	  [BALLOON_SLOW] = "slow",
-		[BALLOON_STALLED] = "stalled", [BALLOON_ABSENT] = "absent", [BALLOON_INHIBITED] = "inhibited",
+		[BALLOON_UNKNOWN] = "unknown", [BALLOON_WORKING] = "working", [BALLOON_SLOW] = "slow",
+		[BALLOON_STALLED] = "stalled", [BALLOON_ABSENT] = "absent",   [BALLOON_INHIBITED] = "inhibited",
 	};
 	return name_of(names, ARRAY_SIZE(names), h);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a policy is: a function that looks at all VMs and the books and writes a wished size into each VM's plan. The core
- * then turns wishes into signals; dead band, observe-only and holds are not the policy's business.
+ * What a policy is: a function that looks at all VMs and the books and writes a wished size into each VM's plan. The
+ * core then turns wishes into signals; dead band, observe-only and holds are not the policy's business.
  */
 #ifndef MEMOC_CORE_POLICY_H
 #define MEMOC_CORE_POLICY_H
@@ -11,16 +11,17 @@
 struct plan {
 	const struct core_config *config;
 	const struct host_sample *host;
-	struct books *books;  /* the policy sets unmet_bytes */
+	struct books *books; /* the policy sets unmet_bytes */
 	struct vm_ctx *ctx;
-	struct vm **vms;      /* plannable ones only; may be reordered */
+	struct vm **vms; /* plannable ones only; may be reordered */
 	size_t n;
 	uint64_t now_ms;
 };
 
 struct policy_ops {
 	const char *name;
-	/* plan_bytes of every VM is its current target on entry; change it, with plan_reason and plan_urgent, where another is wished. */
+	/* plan_bytes of every VM is its current target on entry; change it, with plan_reason and plan_urgent, where
+	 * another is wished. */
 	void (*plan)(struct plan *p);
 };
 

@@ -18,17 +18,17 @@ typedef uint32_t vm_id;
 /* A VM's life; see the table in vm_fsm.c. Names by vm_state_name(): "starting", "shrinking-balloon" … */
 enum vm_state {
 	VM_STARTING = 1,      /* announced; limits open, reservation held */
-	VM_STEADY,            /* at its target */
+	VM_STEADY,	      /* at its target */
 	VM_SHRINKING_BALLOON, /* balloon target lowered, waiting for memory to come back */
 	VM_SHRINKING_LIMIT,   /* the rest is taken by the cgroup limit, stepwise */
 	VM_GROWING_LIMIT,     /* the limit is raised first */
 	VM_GROWING_BALLOON,   /* then the balloon target */
-	VM_REBOOTING,         /* guest reset: the balloon's state is lost; limits open */
-	VM_PAUSED,            /* vCPUs stopped: statistics are stale */
+	VM_REBOOTING,	      /* guest reset: the balloon's state is lost; limits open */
+	VM_PAUSED,	      /* vCPUs stopped: statistics are stale */
 	VM_MIGRATING_OUT,     /* target frozen */
 	VM_MIGRATING_IN,      /* reservation held, no queries */
-	VM_STOPPING,          /* being forgotten */
-	VM_FIXED,             /* not eligible: counted, never resized */
+	VM_STOPPING,	      /* being forgotten */
+	VM_FIXED,	      /* not eligible: counted, never resized */
 	VM_STATE_END
 };
 
@@ -36,9 +36,9 @@ enum vm_state {
 enum balloon_health {
 	BALLOON_UNKNOWN = 1,
 	BALLOON_WORKING,
-	BALLOON_SLOW,      /* moves, but under four times min_speed */
+	BALLOON_SLOW,	   /* moves, but under four times min_speed */
 	BALLOON_STALLED,   /* has worked, moves slower than min_speed now */
-	BALLOON_ABSENT,    /* never reacted and never sent statistics: no driver, or no device */
+	BALLOON_ABSENT,	   /* never reacted and never sent statistics: no driver, or no device */
 	BALLOON_INHIBITED, /* `actual` falls while residency does not: VFIO, SEV, post-copy … */
 	BALLOON_HEALTH_END
 };
@@ -46,15 +46,15 @@ enum balloon_health {
 /* How full the buffer is. */
 enum host_level {
 	LEVEL_HIGH = 1, /* nothing to do */
-	LEVEL_SOFT,     /* reclaim by balloons */
-	LEVEL_HARD,     /* limits at once, no waiting for balloons */
-	LEVEL_LOW,      /* in addition nobody grows but the neediest */
+	LEVEL_SOFT,	/* reclaim by balloons */
+	LEVEL_HARD,	/* limits at once, no waiting for balloons */
+	LEVEL_LOW,	/* in addition nobody grows but the neediest */
 	LEVEL_END
 };
 
-const char *vm_state_name(enum vm_state s);             /* "?" for an unknown value */
+const char *vm_state_name(enum vm_state s);		/* "?" for an unknown value */
 const char *balloon_health_name(enum balloon_health h); /* likewise */
-const char *host_level_name(enum host_level l);         /* likewise */
+const char *host_level_name(enum host_level l);		/* likewise */
 
 /*
  * virtio-balloon statistics as libvirt hands them out. A has_… flag that is false means unknown, never zero.
@@ -62,9 +62,9 @@ const char *host_level_name(enum host_level l);         /* likewise */
  */
 struct guest_stats {
 	bool has_actual, has_usable, has_unused, has_available, has_swap, has_major_faults, has_disk_caches;
-	uint64_t actual_bytes;    /* balloon's actual: not residency, and a lie after a reboot */
-	uint64_t usable_bytes;    /* guest's MemAvailable */
-	uint64_t unused_bytes;    /* guest's MemFree */
+	uint64_t actual_bytes;	  /* balloon's actual: not residency, and a lie after a reboot */
+	uint64_t usable_bytes;	  /* guest's MemAvailable */
+	uint64_t unused_bytes;	  /* guest's MemFree */
 	uint64_t available_bytes; /* guest's MemTotal */
 	uint64_t disk_caches_bytes;
 	uint64_t swap_in_bytes, swap_out_bytes;
@@ -74,8 +74,9 @@ struct guest_stats {
 
 /* One look at a VM's cgroup and QEMU process. Counters are cumulative. */
 struct vm_host_sample {
-	bool has_memory; /* resident, swapped, limit */
-	uint64_t resident_bytes; /* charged to the cgroup without reclaimable file cache: RAM, QEMU itself, page tables */
+	bool has_memory;	 /* resident, swapped, limit */
+	uint64_t resident_bytes; /* charged to the cgroup without reclaimable file cache: RAM, QEMU itself, page tables
+				  */
 	uint64_t swapped_bytes;
 	uint64_t limit_bytes; /* v1 limit_in_bytes, v2 memory.high; LIMIT_NONE where open */
 	bool has_major_faults;
@@ -99,7 +100,7 @@ struct host_sample {
 
 /* What an administrator or libvirt says of a VM; may change while it lives. */
 struct vm_facts {
-	uint64_t max_bytes;          /* all the RAM it has when the balloon is empty */
+	uint64_t max_bytes;	       /* all the RAM it has when the balloon is empty */
 	uint64_t overhead_guess_bytes; /* QEMU's own memory before the first measurement */
 	bool has_balloon;
 	bool eligible;
@@ -108,36 +109,36 @@ struct vm_facts {
 
 /* What a restarted controller remembers, or finds out, of a VM that it did not start with. */
 struct vm_memory {
-	bool known;              /* everything below is meant */
-	uint64_t target_bytes;   /* 0 = none */
+	bool known;	       /* everything below is meant */
+	uint64_t target_bytes; /* 0 = none */
 	enum balloon_health health;
 	uint64_t speed_bytes_per_s; /* learned; 0 = unknown */
-	uint64_t floor_bytes;    /* the balloon would not go below; 0 = unknown */
-	uint64_t retry_delay_ms; /* 0 = none pending */
-	uint64_t pinned_bytes;   /* `memoc resize`; 0 = not pinned */
-	bool held;               /* `memoc hold` */
-	bool limit_ours;         /* the cgroup limit found was set by memoc */
+	uint64_t floor_bytes;	    /* the balloon would not go below; 0 = unknown */
+	uint64_t retry_delay_ms;    /* 0 = none pending */
+	uint64_t pinned_bytes;	    /* `memoc resize`; 0 = not pinned */
+	bool held;		    /* `memoc hold` */
+	bool limit_ours;	    /* the cgroup limit found was set by memoc */
 };
 
 struct core_config {
 	/* [host], resolved to bytes */
 	uint64_t pool_bytes;
 	uint64_t reserve_bytes; /* of the host; below half of it in MemAvailable the level is at least hard */
-	bool buffer_auto;       /* buffer_bytes is the start; the core then sizes it by growth seen */
+	bool buffer_auto;	/* buffer_bytes is the start; the core then sizes it by growth seen */
 	uint64_t buffer_bytes;
 	bool observe; /* decide and record, change nothing */
 	/* [policy] */
 	const struct policy_ops *policy;
 	uint64_t interval_ms;
-	double dead_band;         /* of a VM's max: smaller changes are not worth a resize */
-	double min_share;         /* of a VM's max: its min where the VM's policy gives none */
-	double headroom_share;    /* of demand: least headroom */
-	uint64_t headroom_bytes;  /* least headroom, absolute */
-	uint64_t dwell_ms;        /* no shrink this long after a growth, except at hard and low */
-	uint64_t dwell_max_ms;    /* dwell doubles after each reversal, up to this */
-	uint64_t grace_ms;        /* how long a starting or rebooting VM may stay without statistics */
-	uint64_t needy_hold_ms;   /* needy this long after the last sign */
-	uint64_t stale_ms;        /* guest statistics older than this are not believed */
+	double dead_band;	       /* of a VM's max: smaller changes are not worth a resize */
+	double min_share;	       /* of a VM's max: its min where the VM's policy gives none */
+	double headroom_share;	       /* of demand: least headroom */
+	uint64_t headroom_bytes;       /* least headroom, absolute */
+	uint64_t dwell_ms;	       /* no shrink this long after a growth, except at hard and low */
+	uint64_t dwell_max_ms;	       /* dwell doubles after each reversal, up to this */
+	uint64_t grace_ms;	       /* how long a starting or rebooting VM may stay without statistics */
+	uint64_t needy_hold_ms;	       /* needy this long after the last sign */
+	uint64_t stale_ms;	       /* guest statistics older than this are not believed */
 	double needy_swap_bytes_per_s; /* guest swap-in that is significant */
 	double needy_faults_per_s;     /* QEMU major faults that are significant */
 	/* [balloon] */
@@ -147,8 +148,8 @@ struct core_config {
 	uint64_t retry_min_ms, retry_max_ms;
 	/* [swap] */
 	bool swap_enabled;
-	uint64_t max_step_bytes;   /* one lowering of a limit below residency */
-	uint64_t keep_free_bytes;  /* of host swap: below it nothing more is swapped */
+	uint64_t max_step_bytes;  /* one lowering of a limit below residency */
+	uint64_t keep_free_bytes; /* of host swap: below it nothing more is swapped */
 	/* [admission] */
 	enum admission_mode { ADMISSION_OFF = 1, ADMISSION_WARN, ADMISSION_DENY } admission;
 };

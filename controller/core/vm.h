@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * All that the core knows of one VM, and the steps of its life. The struct is open for reading (the daemon shows it, the
- * policy weighs it); only the files of this room write it.
+ * All that the core knows of one VM, and the steps of its life. The struct is open for reading (the daemon shows it,
+ * the policy weighs it); only the files of this room write it.
  */
 #ifndef MEMOC_CORE_VM_H
 #define MEMOC_CORE_VM_H
@@ -10,33 +10,42 @@
 
 #define NEVER_MS UINT64_MAX
 
-/* Signals of the state machine: what an event means for a VM. The table in vm_fsm.c has a cell for each state and signal. */
+/* Signals of the state machine: what an event means for a VM. The table in vm_fsm.c has a cell for each state and
+ * signal. */
 enum vm_signal {
 	SIG_RUNNING = 1,   /* vCPUs run */
-	SIG_FRESH,         /* guest statistics are believable */
-	SIG_GRACE,         /* they did not come in time, or are not to be expected */
-	SIG_LOWER,         /* the policy wants less */
-	SIG_LOWER_NOW,     /* … and the host cannot wait for balloons */
-	SIG_RAISE,         /* the policy wants more */
+	SIG_FRESH,	   /* guest statistics are believable */
+	SIG_GRACE,	   /* they did not come in time, or are not to be expected */
+	SIG_LOWER,	   /* the policy wants less */
+	SIG_LOWER_NOW,	   /* … and the host cannot wait for balloons */
+	SIG_RAISE,	   /* the policy wants more */
 	SIG_BALLOON_DONE,  /* the balloon is where it was asked to be */
 	SIG_BALLOON_STALL, /* it moves slower than min_speed */
 	SIG_BALLOON_SKIP,  /* it is not worth asking: absent, stalled and not due, forbidden, quarantined */
-	SIG_LIMIT_DONE,    /* the limit is confirmed, or not to be used */
-	SIG_LIMIT_FAIL,    /* the kernel refused, repeatedly */
-	SIG_NEEDY,         /* the VM became needy */
-	SIG_RETRY,         /* time to try a stalled balloon again */
+	SIG_LIMIT_DONE,	   /* the limit is confirmed, or not to be used */
+	SIG_LIMIT_FAIL,	   /* the kernel refused, repeatedly */
+	SIG_NEEDY,	   /* the VM became needy */
+	SIG_RETRY,	   /* time to try a stalled balloon again */
 	SIG_REBOOT,
 	SIG_PAUSE,
 	SIG_MIGRATE_OUT,
 	SIG_MIGRATE_OVER,
 	SIG_STOP,
-	SIG_FIX,           /* not eligible any more */
+	SIG_FIX, /* not eligible any more */
 	SIG_UNFIX,
 	SIG_END
 };
 
 /* Why a target is what it is; the bounds that cut the policy's wish. Bits. */
-enum vm_bound { BOUND_MIN = 1, BOUND_MAX = 2, BOUND_BUFFER = 4, BOUND_NEEDY = 8, BOUND_DWELL = 16, BOUND_NO_SWAP = 32, BOUND_DEAD_BAND = 64 };
+enum vm_bound {
+	BOUND_MIN = 1,
+	BOUND_MAX = 2,
+	BOUND_BUFFER = 4,
+	BOUND_NEEDY = 8,
+	BOUND_DWELL = 16,
+	BOUND_NO_SWAP = 32,
+	BOUND_DEAD_BAND = 64
+};
 
 struct vm {
 	vm_id id;
@@ -48,53 +57,55 @@ struct vm {
 	/* --- what was seen last --- */
 	struct guest_stats stats;
 	bool has_stats;
-	uint64_t stats_ms;       /* when last_update_s last moved on */
+	uint64_t stats_ms;	 /* when last_update_s last moved on */
 	unsigned stats_advances; /* since the guest (re)started or resumed; believable from 2 on */
 	struct vm_host_sample sample;
 	bool has_sample;
 	uint64_t sample_ms;
-	uint64_t actual_bytes;   /* balloon */
-	bool actual_trusted;     /* false after a reboot until the driver shows itself */
+	uint64_t actual_bytes; /* balloon */
+	bool actual_trusted;   /* false after a reboot until the driver shows itself */
 	uint64_t actual_ms;
 	uint64_t overhead_bytes; /* estimate of QEMU's own memory */
 	bool overhead_measured;
-	uint64_t hidden_bytes;   /* RAM the guest's kernel does not count in its own total */
+	uint64_t hidden_bytes; /* RAM the guest's kernel does not count in its own total */
 
 	/* --- rates --- */
 	bool has_guest_rates, has_host_rates;
 	double guest_swap_in_per_s, guest_swap_out_per_s; /* bytes */
-	uint64_t guest_swap_delta_bytes;                  /* in + out between the last two statistics */
-	double host_faults_per_s, host_refaults_per_s;
+	uint64_t guest_swap_delta_bytes;		  /* in + out between the last two statistics */
+	double host_faults_per_s, host_faults_before_per_s, host_refaults_per_s;
 	uint64_t rate_stats_ms, rate_sample_ms;
 
 	/* --- estimates, see demand.c --- */
 	uint64_t demand_bytes;
-	double demand_confidence;           /* 0..1 */
+	double demand_confidence; /* 0..1 */
+	uint64_t estimate_ms;	  /* of the last estimate; NEVER_MS = none */
 	double growth_mean_bytes_per_s, growth_dev_bytes_per_s;
 	uint64_t headroom_bytes, need_bytes, greedy_bytes;
-	uint64_t host_floor_bytes, host_floor_until_ms; /* size at which the host last saw it fault: not below until then */
+	uint64_t host_floor_bytes,
+		host_floor_until_ms; /* size at which the host last saw it fault: not below until then */
 	bool needy;
 	uint64_t needy_since_ms, needy_sign_ms;
 	unsigned needy_rounds; /* growths that did not end it */
 	double need_score;     /* weighted; orders the needy */
-	unsigned rank;         /* 1 = neediest; 0 = not needy */
+	unsigned rank;	       /* 1 = neediest; 0 = not needy */
 	char needy_why[64];
 
 	/* --- target and how it is being reached --- */
-	uint64_t target_bytes;         /* guest memory the VM is to have */
-	uint64_t balloon_asked_bytes;  /* last request sent; 0 = none */
-	uint64_t limit_asked_bytes;    /* last limit sent */
-	uint64_t limit_bytes;          /* in force as far as known; LIMIT_NONE = open */
+	uint64_t target_bytes;	      /* guest memory the VM is to have */
+	uint64_t balloon_asked_bytes; /* last request sent; 0 = none */
+	uint64_t limit_asked_bytes;   /* last limit sent */
+	uint64_t limit_bytes;	      /* in force as far as known; LIMIT_NONE = open */
 	bool limit_known;
 	bool balloon_pending, limit_pending; /* effect sent, result not seen */
 	uint32_t balloon_seq, limit_seq;
 	unsigned limit_failures;
 	uint64_t limit_sent_ms;
 	uint64_t limit_drift_ms;
-	uint64_t step_ms;              /* when the next limit step may follow */
-	uint64_t op_ms, op_actual_bytes;         /* balloon operation began, and where */
+	uint64_t step_ms;			 /* when the next limit step may follow */
+	uint64_t op_ms, op_actual_bytes;	 /* balloon operation began, and where */
 	uint64_t window_ms, window_actual_bytes; /* progress window */
-	uint64_t deadline_ms;          /* of the state: stall window or grace */
+	uint64_t deadline_ms;			 /* of the state: stall window or grace */
 
 	/* --- balloon health --- */
 	enum balloon_health health;
@@ -106,13 +117,13 @@ struct vm {
 	uint64_t plan_bytes;
 	bool plan_urgent; /* by the limit, at once */
 	char plan_reason[EFFECT_REASON_LEN];
-	unsigned bounds; /* enum vm_bound */
+	unsigned bounds;		/* enum vm_bound */
 	char reason[EFFECT_REASON_LEN]; /* of the target in force */
-	uint64_t would_bytes;           /* observe only: last told */
+	uint64_t would_bytes;		/* observe only: last told */
 
 	/* --- stability --- */
 	uint64_t grow_ms, shrink_ms; /* last changes of target; NEVER_MS = never */
-	uint64_t dwell_ms;           /* current, doubled by reversals */
+	uint64_t dwell_ms;	     /* current, doubled by reversals */
 	uint64_t change_ms;
 
 	/* --- double swapping --- */
@@ -129,7 +140,7 @@ struct vm {
 struct vm_ctx {
 	const struct core_config *config;
 	const struct host_sample *host;
-	bool swap_low;  /* host swap below keep_free */
+	bool swap_low; /* host swap below keep_free */
 	bool hold_all;
 	enum host_level level;
 	uint64_t now_ms;
@@ -139,15 +150,16 @@ struct vm_ctx {
 /* ---- sizes (vm.c); bytes of guest memory unless said otherwise ---- */
 uint64_t vm_min_bytes(const struct vm *vm, const struct core_config *c);
 uint64_t vm_max_bytes(const struct vm *vm);
-uint64_t vm_size_bytes(const struct vm *vm);      /* what it can use now without swapping */
+uint64_t vm_size_bytes(const struct vm *vm);	       /* what it can use now without swapping */
 uint64_t vm_resident_guest_bytes(const struct vm *vm); /* residency without overhead; 0 where unknown */
-uint64_t vm_committed_bytes(const struct vm *vm); /* counted against the pool, overhead included */
+uint64_t vm_committed_bytes(const struct vm *vm);      /* counted against the pool, overhead included */
 uint64_t vm_dead_band_bytes(const struct vm *vm, const struct core_config *c);
 uint64_t vm_limit_margin_bytes(const struct vm *vm);
 uint64_t vm_limit_for(const struct vm *vm, uint64_t size_bytes); /* cgroup limit that lets it use size_bytes */
-bool vm_balloon_allowed(const struct vm *vm, const struct core_config *c); /* device there, not forbidden, not quarantined */
-bool vm_balloon_works(const struct vm *vm);                               /* enforces the size by itself */
-bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x);        /* may host swap take the rest */
+bool vm_balloon_allowed(const struct vm *vm,
+			const struct core_config *c);		    /* device there, not forbidden, not quarantined */
+bool vm_balloon_works(const struct vm *vm);			    /* enforces the size by itself */
+bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x); /* may host swap take the rest */
 const char *vm_limit_forbidden_why(const struct vm *vm, const struct vm_ctx *x); /* NULL where allowed */
 bool vm_stats_fresh(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
 bool vm_plannable(const struct vm *vm, const struct vm_ctx *x); /* may the policy change its target now */
@@ -169,7 +181,7 @@ enum vm_state vm_table_next(enum vm_state s, enum vm_signal sig, const char **re
 void vm_balloon_moved(struct vm *vm, struct vm_ctx *x, uint64_t actual_bytes);
 void vm_limit_result(struct vm *vm, struct vm_ctx *x, int code, uint64_t limit_bytes);
 void vm_balloon_result(struct vm *vm, struct vm_ctx *x, int code);
-void vm_timer(struct vm *vm, struct vm_ctx *x); /* deadlines that have come */
+void vm_timer(struct vm *vm, struct vm_ctx *x);	   /* deadlines that have come */
 void vm_maintain(struct vm *vm, struct vm_ctx *x); /* each tick: next limit step, drift, backstop, retry, inhibition */
 uint64_t vm_next_deadline_ms(const struct vm *vm);
 /* Used by the state machine's actions. Each returns the signal that follows at once, or 0. */
@@ -181,7 +193,8 @@ void resize_stalled(struct vm *vm, struct vm_ctx *x, bool growing);
 /* ---- estimators (demand.c) ---- */
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s);
 void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample *s);
-void vm_estimate(struct vm *vm, struct vm_ctx *x); /* demand, headroom, need, greedy, needy, double swapping */
-void vm_forget_signals(struct vm *vm);             /* after a reboot or resume: nothing from the guest is believed */
+void vm_estimate(struct vm *vm, struct vm_ctx *x);	    /* demand, headroom, need, greedy, needy */
+void vm_watch_double_swap(struct vm *vm, struct vm_ctx *x); /* once a tick */
+void vm_forget_signals(struct vm *vm); /* after a reboot or resume: nothing from the guest is believed */
 
 #endif

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The host's budget: pool = what VMs can use together + the buffer that no VM may use. */
+#include "controller/core/policy.h"
+
+#include <string.h>
+
+void books_update(struct books *b, const struct core_config *c, const struct host_sample *host, struct vm *const *vms,
+		  size_t n)
+{
+	b->pool_bytes = c->pool_bytes;
+	b->committed_max_bytes = b->granted_bytes = b->resident_bytes = b->swapped_bytes = 0;
+	b->vms = n;
+	for (size_t i = 0; i < n; i++) {
+		const struct vm *vm = vms[i];
+		b->committed_max_bytes = add_sat_u64(b->committed_max_bytes, vm->facts.max_bytes);
+		b->granted_bytes = add_sat_u64(b->granted_bytes, vm_committed_bytes(vm));
+		if (vm->has_sample && vm->sample.has_memory) {
+			b->resident_bytes = add_sat_u64(b->resident_bytes, vm->sample.resident_bytes);
+			b->swapped_bytes = add_sat_u64(b->swapped_bytes, vm->sample.swapped_bytes);
+		}
+	}
+	uint64_t granted = min_u64(b->granted_bytes, INT64_MAX), pool = min_u64(b->pool_bytes, INT64_MAX);
+	b->buffer_bytes = (int64_t)pool - (int64_t)granted;
+}
+
+/*
+ * Fill at which each level begins, of the buffer's target: ESX's 64/32/16 % of minFree (peers.md), with a step of
+ * hysteresis on the way up, so that a level is not left and entered again by noise.
+ */
+static enum host_level level_of(double fill)
+{
+	return fill >= 0.64 ? LEVEL_HIGH : fill >= 0.32 ? LEVEL_SOFT : fill >= 0.16 ? LEVEL_HARD : LEVEL_LOW;
+}
+
+enum host_level books_level(const struct books *b, enum host_level before, const struct core_config *c,
+			    const struct host_sample *host)
+{
+	double fill = b->buffer_target_bytes ? (double)b->buffer_bytes / (double)b->buffer_target_bytes
+		      : b->buffer_bytes >= 0 ? 1.0
+					     : -1.0;
+	enum host_level level = level_of(fill);
+	if (level < before)
+		level = level_of(fill - 0.08) < before ? level_of(fill - 0.08) : before;
+	if (host->has_memory && host->mem_available_bytes < c->reserve_bytes / 2 && level < LEVEL_HARD)
+		level = LEVEL_HARD;
+	return level;
+}
+
+uint64_t books_available(const struct books *b, const struct core_config *c, const struct host_sample *host)
+{
+	uint64_t available = b->buffer_bytes > 0 ? (uint64_t)b->buffer_bytes : 0;
+	if (host->has_memory)
+		available = min_u64(available, sub_sat_u64(host->mem_available_bytes, c->reserve_bytes / 2));
+	return available;
+}

@@ -1,0 +1,586 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "controller/core/core.h"
+#include "controller/core/policy.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct core {
+	struct core_config config;
+	struct host_sample host;
+	struct books books;
+	struct vm **vms;   /* order of adding */
+	struct vm **round; /* scratch of a planning round, as large as vms */
+	size_t n, capacity;
+	bool hold_all;
+	uint64_t now_ms;
+	uint64_t given_bytes;	 /* raised since the last tick */
+	double given_peak_per_s; /* decaying */
+};
+
+int core_new(const struct core_config *config, struct core **ret)
+{
+	struct core *c = calloc(1, sizeof(*c));
+	if (!c)
+		return -ENOMEM;
+	c->config = *config;
+	c->books.buffer_target_bytes = config->buffer_bytes;
+	c->books.level = LEVEL_HIGH;
+	books_update(&c->books, &c->config, &c->host, NULL, 0);
+	*ret = c;
+	return 0;
+}
+
+struct core *core_free(struct core *c)
+{
+	if (!c)
+		return NULL;
+	for (size_t i = 0; i < c->n; i++)
+		free(c->vms[i]);
+	free(c->vms);
+	free(c->round);
+	free(c);
+	return NULL;
+}
+
+const struct books *core_books(const struct core *c)
+{
+	return &c->books;
+}
+
+const struct core_config *core_config(const struct core *c)
+{
+	return &c->config;
+}
+
+const struct host_sample *core_host(const struct core *c)
+{
+	return &c->host;
+}
+
+bool core_hold_all(const struct core *c)
+{
+	return c->hold_all;
+}
+
+size_t core_vm_count(const struct core *c)
+{
+	return c->n;
+}
+
+const struct vm *core_vm_at(const struct core *c, size_t i)
+{
+	return i < c->n ? c->vms[i] : NULL;
+}
+
+static struct vm *find(const struct core *c, vm_id id)
+{
+	for (size_t i = 0; i < c->n; i++)
+		if (c->vms[i]->id == id)
+			return c->vms[i];
+	return NULL;
+}
+
+const struct vm *core_vm(const struct core *c, vm_id id)
+{
+	return find(c, id);
+}
+
+/* One VM can tell at most about a dozen things in one step (needy, halt, target, state × 4, balloon, limit, level …).
+ */
+#define EFFECTS_PER_VM 24
+
+size_t core_effects_max(const struct core *c)
+{
+	return (c->n + 1) * EFFECTS_PER_VM + 8;
+}
+
+static struct vm_ctx context(struct core *c, struct effects *out)
+{
+	return (struct vm_ctx){.config = &c->config,
+			       .host = &c->host,
+			       .swap_low = c->books.swap_low,
+			       .hold_all = c->hold_all,
+			       .level = c->books.level,
+			       .now_ms = c->now_ms,
+			       .out = out};
+}
+
+/* ---- planning ---- */
+
+/* The size that a VM has or is on its way to: what a plan is compared with. */
+static uint64_t planned_now(const struct vm *vm)
+{
+	return vm->state == VM_STEADY ? vm_size_bytes(vm) : vm->target_bytes;
+}
+
+static void note_reversal(struct vm *vm, struct vm_ctx *x, bool raise)
+{
+	const struct core_config *c = x->config;
+	uint64_t since = vm->shrink_ms == NEVER_MS ? NEVER_MS : x->now_ms - vm->shrink_ms;
+	if (raise && since < c->dwell_ms)
+		vm->dwell_ms = min_u64(vm->dwell_ms * 2, c->dwell_max_ms);
+	else if (raise && since > 2 * vm->dwell_ms)
+		vm->dwell_ms = c->dwell_ms;
+	if (raise)
+		vm->grow_ms = x->now_ms;
+	else
+		vm->shrink_ms = x->now_ms;
+}
+
+static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t now = planned_now(vm);
+	uint64_t plan = clamp_u64(vm->plan_bytes, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
+	uint64_t diff = plan > now ? plan - now : now - plan;
+	bool limit_now = x->level >= LEVEL_HARD && vm_limit_allowed(vm, x) && vm->state == VM_SHRINKING_BALLOON;
+	if (diff < vm_dead_band_bytes(vm, x->config) && !(diff && plan == vm_max_bytes(vm) && vm->pinned_bytes)) {
+		if (limit_now && !x->config->observe)
+			vm_signal(vm, SIG_LOWER_NOW, x);
+		return;
+	}
+	if (plan < now && vm->needy && !vm->pinned_bytes)
+		return;
+	if (x->config->observe) {
+		uint64_t off = plan > vm->would_bytes ? plan - vm->would_bytes : vm->would_bytes - plan;
+		if (off >= vm_dead_band_bytes(vm, x->config))
+			record(x, vm, RECORD_WOULD, now, plan, "%s", vm->plan_reason);
+		vm->would_bytes = off >= vm_dead_band_bytes(vm, x->config) ? plan : vm->would_bytes;
+		return;
+	}
+	vm->target_bytes = plan;
+	memcpy(vm->reason, vm->plan_reason, sizeof(vm->reason));
+	note_reversal(vm, x, plan > now);
+	record(x, vm, RECORD_TARGET, now, plan, "%s", vm->reason);
+	if (plan > now) {
+		c->given_bytes = add_sat_u64(c->given_bytes, plan - now);
+		if (vm->needy)
+			vm->needy_rounds++;
+		vm_signal(vm, SIG_RAISE, x);
+	} else {
+		vm_signal(vm, vm->plan_urgent && vm_limit_allowed(vm, x) ? SIG_LOWER_NOW : SIG_LOWER, x);
+	}
+}
+
+static void update_books(struct core *c, struct vm_ctx *x)
+{
+	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+	enum host_level before = c->books.level;
+	c->books.level = books_level(&c->books, before, &c->config, &c->host);
+	x->level = c->books.level;
+	if (before != c->books.level)
+		record(x, NULL, RECORD_LEVEL, c->books.buffer_target_bytes,
+		       c->books.buffer_bytes > 0 ? (uint64_t)c->books.buffer_bytes : 0, "%s -> %s",
+		       host_level_name(before), host_level_name(c->books.level));
+}
+
+static void replan(struct core *c, struct vm_ctx *x)
+{
+	update_books(c, x);
+	struct plan p = {.config = &c->config,
+			 .host = &c->host,
+			 .books = &c->books,
+			 .ctx = x,
+			 .vms = c->round,
+			 .now_ms = c->now_ms};
+	for (size_t i = 0; i < c->n; i++) {
+		struct vm *vm = c->vms[i];
+		if (!vm_plannable(vm, x))
+			continue;
+		uint64_t now = planned_now(vm);
+		vm->plan_bytes = clamp_u64(now, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
+		vm->plan_urgent = false;
+		vm->bounds = 0;
+		snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s",
+			 vm->plan_bytes > now	? "its minimum is guaranteed"
+			 : vm->plan_bytes < now ? "its maximum is lower"
+						: "nothing to do");
+		p.vms[p.n++] = vm;
+	}
+	c->config.policy->plan(&p);
+	for (size_t i = 0; i < p.n; i++)
+		apply_plan(c, p.vms[i], x);
+	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+}
+
+/* ---- host events ---- */
+
+static void watch_swap(struct core *c, struct vm_ctx *x)
+{
+	const struct host_sample *h = &c->host;
+	bool exists = h->has_memory && h->swap_total_bytes > 0;
+	uint64_t keep = min_u64(c->config.keep_free_bytes, h->swap_total_bytes / 4);
+	bool low = exists && h->swap_free_bytes < (c->books.swap_low ? keep + keep / 4 : keep);
+	if (low != c->books.swap_low)
+		record(x, NULL, low ? RECORD_SWAP_LOW : RECORD_SWAP_LOW_OVER, h->swap_total_bytes, h->swap_free_bytes,
+		       low ? "nothing more is swapped by limits" : "limits may be used again");
+	c->books.swap_low = x->swap_low = low;
+}
+
+/*
+ * The buffer is as large as growth seen times the time to react (a second), between half of what was configured as a
+ * start and all of it: larger only wastes memory, smaller is relearned at the price of the next spike.
+ */
+static void size_buffer(struct core *c)
+{
+	double given_per_s = (double)c->given_bytes * 1000 / (double)c->config.interval_ms;
+	c->given_bytes = 0;
+	c->given_peak_per_s *= 1 - 1.0 / 600; /* forgotten over ten minutes of ticks */
+	if (given_per_s > c->given_peak_per_s)
+		c->given_peak_per_s = given_per_s;
+	uint64_t start = c->config.buffer_bytes;
+	if (!c->config.buffer_auto || c->given_peak_per_s <= 0)
+		c->books.buffer_target_bytes = start;
+	else
+		c->books.buffer_target_bytes = clamp_u64((uint64_t)c->given_peak_per_s, start / 2, start);
+}
+
+static void tick(struct core *c, const struct event *ev, struct vm_ctx *x)
+{
+	c->host = ev->host;
+	watch_swap(c, x);
+	size_buffer(c);
+	for (size_t i = 0; i < c->n; i++) {
+		vm_timer(c->vms[i], x);
+		vm_estimate(c->vms[i], x);
+		vm_watch_double_swap(c->vms[i], x);
+		vm_maintain(c->vms[i], x);
+	}
+	replan(c, x);
+}
+
+static int configure(struct core *c, const struct event *ev, struct vm_ctx *x)
+{
+	if (!ev->config || !ev->config->policy)
+		return -EINVAL;
+	c->config = *ev->config;
+	c->books.buffer_target_bytes = c->config.buffer_bytes;
+	for (size_t i = 0; i < c->n; i++)
+		c->vms[i]->dwell_ms = clamp_u64(c->vms[i]->dwell_ms, c->config.dwell_ms, c->config.dwell_max_ms);
+	replan(c, x);
+	return 0;
+}
+
+static void hold(struct core *c, struct vm *vm, bool flag, struct vm_ctx *x)
+{
+	if (vm) {
+		vm->held = flag;
+		vm->drained = vm->drained && flag;
+	} else {
+		c->hold_all = flag;
+		for (size_t i = 0; !flag && i < c->n; i++)
+			c->vms[i]->held = c->vms[i]->drained = false;
+	}
+	x->hold_all = c->hold_all;
+	record(x, vm, flag ? RECORD_HELD : RECORD_RELEASED, 0, 0, "by memoc %s", flag ? "hold" : "release");
+}
+
+/* ---- VM events ---- */
+
+static bool grow_arrays(struct core *c)
+{
+	if (c->n < c->capacity)
+		return true;
+	size_t capacity = c->capacity ? c->capacity * 2 : 16;
+	struct vm **vms = realloc(c->vms, capacity * sizeof(*vms));
+	if (!vms)
+		return false;
+	c->vms = vms;
+	struct vm **round = realloc(c->round, capacity * sizeof(*round));
+	if (!round)
+		return false;
+	c->round = round;
+	c->capacity = capacity;
+	return true;
+}
+
+/* What an earlier controller knew; the balloon's word is believed where it was learned from this same guest. */
+static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, const struct core_config *config)
+{
+	uint64_t wait_ms = min_u64(config->grace_ms, 5000);
+	if (!m->known) {
+		vm->deadline_ms = now_ms + wait_ms;
+		return;
+	}
+	vm->target_bytes = m->target_bytes;
+	vm->balloon_asked_bytes = m->target_bytes;
+	vm->health = m->health ? m->health : BALLOON_UNKNOWN;
+	vm->speed_bytes_per_s = m->speed_bytes_per_s;
+	vm->floor_bytes = m->floor_bytes;
+	vm->retry_delay_ms = m->retry_delay_ms;
+	vm->retry_at_ms = m->retry_delay_ms ? now_ms + m->retry_delay_ms : NEVER_MS;
+	vm->pinned_bytes = m->pinned_bytes;
+	vm->held = m->held;
+	vm->actual_trusted = m->target_bytes && (vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW ||
+						 vm->health == BALLOON_STALLED);
+	vm->deadline_ms = now_ms + (vm->health == BALLOON_ABSENT ? min_u64(wait_ms, 2000) : wait_ms);
+}
+
+static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
+{
+	if (!ev->vm || !ev->added.facts.max_bytes || !ev->added.facts.policy.weight)
+		return -EINVAL;
+	if (find(c, ev->vm))
+		return -EEXIST;
+	if (!grow_arrays(c))
+		return -ENOMEM;
+	struct vm *vm = calloc(1, sizeof(*vm));
+	if (!vm)
+		return -ENOMEM;
+	vm->id = ev->vm;
+	vm->origin = ev->added.origin;
+	vm->state = vm->origin == ORIGIN_INCOMING ? VM_MIGRATING_IN : VM_STARTING;
+	vm->facts = ev->added.facts;
+	vm->added_ms = vm->change_ms = c->now_ms;
+	vm->overhead_bytes = vm->facts.overhead_guess_bytes;
+	vm->health = vm->facts.has_balloon ? BALLOON_UNKNOWN : BALLOON_ABSENT;
+	vm->dwell_ms = c->config.dwell_ms;
+	vm->limit_bytes = LIMIT_NONE;
+	vm->retry_at_ms = vm->op_ms = vm->grow_ms = vm->shrink_ms = vm->estimate_ms = vm->inhibit_suspect_ms = NEVER_MS;
+	vm->limit_drift_ms = NEVER_MS;
+	vm->deadline_ms = c->now_ms + c->config.grace_ms;
+	if (vm->state == VM_MIGRATING_IN)
+		vm->deadline_ms = NEVER_MS;
+	if (vm->origin == ORIGIN_ADOPT)
+		adopt(vm, &ev->added.memory, c->now_ms, &c->config);
+	else if (ev->added.memory.known)
+		vm->held = ev->added.memory.held, vm->pinned_bytes = ev->added.memory.pinned_bytes;
+	if (!vm->target_bytes)
+		vm->target_bytes = vm->facts.max_bytes;
+	snprintf(vm->reason, sizeof(vm->reason), "%s",
+		 vm->origin == ORIGIN_ADOPT ? "adopted as it was found" : "starting");
+	c->vms[c->n++] = vm;
+	record(x, vm, RECORD_ADDED, 0, vm->facts.max_bytes, "%s",
+	       vm->origin == ORIGIN_START      ? "starting"
+	       : vm->origin == ORIGIN_INCOMING ? "incoming migration"
+					       : "was running already");
+	return 0;
+}
+
+static void drop(struct core *c, struct vm *vm, struct vm_ctx *x)
+{
+	vm_signal(vm, SIG_STOP, x);
+	record(x, vm, RECORD_GONE, vm->target_bytes, 0, "stopped");
+	effect_add(x->out, EFFECT_FORGET, vm->id);
+	for (size_t i = 0; i < c->n; i++) {
+		if (c->vms[i] != vm)
+			continue;
+		memmove(&c->vms[i], &c->vms[i + 1], (c->n - i - 1) * sizeof(c->vms[0]));
+		c->n--;
+		break;
+	}
+	free(vm);
+}
+
+static void learn_facts(struct vm *vm, const struct vm_facts *f, struct vm_ctx *x)
+{
+	const struct vm_facts *o = &vm->facts;
+	bool changed = o->max_bytes != f->max_bytes || o->eligible != f->eligible || o->has_balloon != f->has_balloon ||
+		       o->policy.min_bytes != f->policy.min_bytes || o->policy.max_bytes != f->policy.max_bytes ||
+		       o->policy.weight != f->policy.weight || o->policy.balloon != f->policy.balloon ||
+		       o->policy.swap != f->policy.swap || o->policy.managed != f->policy.managed;
+	if (!changed || !f->max_bytes || !f->policy.weight)
+		return;
+	uint64_t before = vm->facts.max_bytes;
+	vm->facts = *f;
+	if (!vm->overhead_measured)
+		vm->overhead_bytes = f->overhead_guess_bytes;
+	vm->target_bytes = min_u64(vm->target_bytes, f->max_bytes);
+	if (!f->has_balloon)
+		vm->health = BALLOON_ABSENT;
+	record(x, vm, RECORD_FACTS, before, f->max_bytes,
+	       "min %llu MiB, max %llu MiB, weight %u, balloon %s, swap %s%s",
+	       (unsigned long long)(vm_min_bytes(vm, x->config) / MIB), (unsigned long long)(vm_max_bytes(vm) / MIB),
+	       f->policy.weight, f->policy.balloon ? "yes" : "no", f->policy.swap ? "yes" : "no",
+	       f->eligible ? "" : ", not eligible");
+}
+
+static void quarantine(struct vm *vm, bool flag, struct vm_ctx *x)
+{
+	if (vm->quarantined == flag)
+		return;
+	vm->quarantined = flag;
+	record(x, vm, flag ? RECORD_QUARANTINED : RECORD_QUARANTINE_OVER, 0, 0,
+	       flag ? "a libvirt call for it does not come back" : "libvirt answers for it again");
+	if (flag)
+		vm_signal(vm, SIG_BALLOON_SKIP, x);
+}
+
+/* The way out: everything back to the VM, and hands off. */
+static void drain(struct vm *vm, struct vm_ctx *x)
+{
+	vm->held = vm->drained = true;
+	vm->pinned_bytes = 0;
+	vm->target_bytes = vm->facts.max_bytes;
+	snprintf(vm->reason, sizeof(vm->reason), "drained by memoc drain");
+	record(x, vm, RECORD_DRAINED, vm_size_bytes(vm), vm->target_bytes, "limits opened, balloon deflated, held");
+	enum vm_state before = vm->state;
+	vm_signal(vm, SIG_RAISE, x);
+	if (vm->state == before && vm->limit_known && vm->limit_bytes != LIMIT_NONE)
+		vm_send_limit(vm, x, LIMIT_NONE);
+}
+
+static void vm_result(struct vm *vm, const struct event *ev, struct vm_ctx *x)
+{
+	if (ev->result.op == OP_BALLOON && ev->result.seq == vm->balloon_seq)
+		vm_balloon_result(vm, x, ev->result.code);
+	else if (ev->result.op == OP_LIMIT && ev->result.seq == vm->limit_seq)
+		vm_limit_result(vm, x, ev->result.code, ev->result.bytes);
+}
+
+static bool take_stats(struct vm *vm, const struct event *ev, struct vm_ctx *x)
+{
+	unsigned before = vm->stats_advances;
+	vm_take_stats(vm, x, &ev->stats);
+	if (vm->stats_advances == before)
+		return false;
+	if (vm->stats_advances == 2)
+		vm_signal(vm, SIG_FRESH, x);
+	vm_estimate(vm, x);
+	/* Waiting for the tick would cost a needy VM up to a second. */
+	return vm->needy || vm_size_bytes(vm) < vm->demand_bytes + vm->headroom_bytes / 2;
+}
+
+/* Returns whether a new plan is wanted at once. */
+static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, struct vm_ctx *x)
+{
+	switch (ev->type) {
+	case EVENT_VM_FACTS:
+		learn_facts(vm, &ev->facts, x);
+		return true;
+	case EVENT_VM_RUNNING:
+		vm_signal(vm, SIG_RUNNING, x);
+		return false;
+	case EVENT_VM_PAUSED:
+		vm_signal(vm, SIG_PAUSE, x);
+		return false;
+	case EVENT_VM_REBOOTED:
+		vm_signal(vm, SIG_REBOOT, x);
+		return true;
+	case EVENT_VM_MIGRATING_OUT:
+		vm_signal(vm, SIG_MIGRATE_OUT, x);
+		return false;
+	case EVENT_VM_MIGRATION_OVER:
+		vm_signal(vm, SIG_MIGRATE_OVER, x);
+		return false;
+	case EVENT_VM_STATS:
+		return take_stats(vm, ev, x);
+	case EVENT_VM_SAMPLE:
+		vm_take_sample(vm, x, &ev->sample);
+		return false;
+	case EVENT_VM_BALLOON:
+		vm_balloon_moved(vm, x, ev->bytes);
+		return false;
+	case EVENT_VM_RESULT:
+		vm_result(vm, ev, x);
+		return false;
+	case EVENT_VM_QUARANTINE:
+		quarantine(vm, ev->flag, x);
+		return false;
+	case EVENT_VM_PIN:
+		vm->pinned_bytes = ev->bytes;
+		record(x, vm, RECORD_PINNED, vm_size_bytes(vm), ev->bytes,
+		       ev->bytes ? "pinned by memoc resize" : "back to the policy");
+		return true;
+	case EVENT_VM_HOLD:
+		hold(c, vm, ev->flag, x);
+		return !ev->flag;
+	case EVENT_VM_DRAIN:
+		drain(vm, x);
+		return false;
+	default:
+		return false;
+	}
+}
+
+int core_step(struct core *c, const struct event *ev, struct effects *out)
+{
+	out->n = out->dropped = 0;
+	if (ev->type < EVENT_TICK || ev->type >= EVENT_TYPE_END)
+		return -EINVAL;
+	c->now_ms = ev->now_ms;
+	struct vm_ctx x = context(c, out);
+	switch (ev->type) {
+	case EVENT_TICK:
+		tick(c, ev, &x);
+		return 0;
+	case EVENT_TIMER:
+		for (size_t i = 0; i < c->n; i++)
+			vm_timer(c->vms[i], &x);
+		books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+		return 0;
+	case EVENT_CONFIG:
+		return configure(c, ev, &x);
+	case EVENT_VM_ADDED: {
+		int r = add(c, ev, &x);
+		if (r < 0)
+			return r;
+		break;
+	}
+	default:
+		break;
+	}
+	struct vm *vm = find(c, ev->vm);
+	if (!vm && ev->type == EVENT_VM_HOLD && ev->vm == 0) {
+		hold(c, NULL, ev->flag, &x);
+		return 0;
+	}
+	if (!vm)
+		return -ENOENT;
+	if (ev->type == EVENT_VM_STOPPING) {
+		drop(c, vm, &x);
+		replan(c, &x);
+		return 0;
+	}
+	bool plan = vm_event(c, vm, ev, &x);
+	if (!vm->facts.eligible != (vm->state == VM_FIXED))
+		vm_signal(vm, vm->facts.eligible ? SIG_UNFIX : SIG_FIX, &x);
+	if (plan)
+		replan(c, &x);
+	else
+		update_books(c, &x);
+	return 0;
+}
+
+uint64_t core_next_wakeup_ms(const struct core *c)
+{
+	uint64_t next = NEVER_MS;
+	for (size_t i = 0; i < c->n; i++)
+		next = min_u64(next, vm_next_deadline_ms(c->vms[i]));
+	return next;
+}
+
+#define POLL_MOVING_MS 120 /* while a balloon moves: BALLOON_CHANGE comes at most once a second */
+
+uint64_t core_poll_ms(const struct core *c, const struct vm *vm)
+{
+	switch (vm->state) {
+	case VM_FIXED:
+	case VM_PAUSED:
+	case VM_MIGRATING_IN:
+	case VM_STOPPING:
+		return NEVER_MS;
+	case VM_SHRINKING_BALLOON:
+	case VM_GROWING_BALLOON:
+		return POLL_MOVING_MS;
+	case VM_SHRINKING_LIMIT:
+		return vm->op_ms != NEVER_MS ? POLL_MOVING_MS : c->config.interval_ms;
+	default:
+		return c->config.interval_ms;
+	}
+}
+
+void core_admit(const struct core *c, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,
+		uint64_t *ret_missing_bytes)
+{
+	uint64_t sum = min_bytes ? min_bytes : (uint64_t)((double)max_bytes * c->config.min_share);
+	sum = add_sat_u64(sum, overhead_bytes);
+	for (size_t i = 0; i < c->n; i++) {
+		const struct vm *vm = c->vms[i];
+		uint64_t least = vm->state == VM_FIXED ? vm->facts.max_bytes : vm_min_bytes(vm, &c->config);
+		sum = add_sat_u64(sum, add_sat_u64(least, vm->overhead_bytes));
+	}
+	*ret_missing_bytes = sub_sat_u64(sum, c->config.pool_bytes);
+}

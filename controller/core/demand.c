@@ -1,0 +1,325 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * From signals to estimates: what a VM uses, how fast that grows, whether it is needy, whether both sides swap it.
+ * Unknown is not zero: a missing signal lowers confidence and moves weight to the others.
+ */
+#include "controller/core/vm.h"
+
+#include <stdio.h>
+#include <string.h>
+
+void vm_forget_signals(struct vm *vm)
+{
+	vm->stats_advances = 0;
+	vm->has_guest_rates = false;
+	vm->guest_swap_in_per_s = vm->guest_swap_out_per_s = 0;
+	vm->guest_swap_delta_bytes = 0;
+	vm->growth_mean_bytes_per_s = vm->growth_dev_bytes_per_s = 0;
+	vm->demand_bytes = 0;
+	vm->needy = false;
+	vm->needy_rounds = 0;
+	vm->rank = 0;
+	vm->double_swap_signs = 0;
+}
+
+/* ---- guest ---- */
+
+static void take_guest_rates(struct vm *vm, const struct guest_stats *s, uint64_t now_ms)
+{
+	bool counted = vm->stats.has_swap && s->has_swap && vm->rate_stats_ms &&
+		       s->swap_in_bytes >= vm->stats.swap_in_bytes && s->swap_out_bytes >= vm->stats.swap_out_bytes;
+	if (counted && now_ms > vm->rate_stats_ms) {
+		double dt = (double)(now_ms - vm->rate_stats_ms) / 1000;
+		uint64_t in = s->swap_in_bytes - vm->stats.swap_in_bytes;
+		uint64_t out = s->swap_out_bytes - vm->stats.swap_out_bytes;
+		vm->guest_swap_in_per_s = (double)in / dt;
+		vm->guest_swap_out_per_s = (double)out / dt;
+		vm->guest_swap_delta_bytes = add_sat_u64(in, out);
+	}
+	vm->has_guest_rates = counted;
+	vm->rate_stats_ms = now_ms;
+}
+
+/*
+ * Used by the guest's own account. Its total and its usable memory come from one snapshot, while `actual` is read
+ * later: their difference is right even while the balloon moves. A guest with deflate-on-oom does not shrink its total;
+ * then actual − usable is the best there is.
+ */
+static bool guest_used_bytes(struct vm *vm, uint64_t *ret)
+{
+	const struct guest_stats *s = &vm->stats;
+	if (!s->has_usable)
+		return false;
+	if (s->has_available && s->available_bytes <= vm->actual_bytes && s->usable_bytes <= s->available_bytes) {
+		if (vm->state == VM_STEADY || vm->state == VM_STARTING)
+			vm->hidden_bytes = min_u64(vm->actual_bytes - s->available_bytes, vm->facts.max_bytes / 8);
+		*ret = s->available_bytes - s->usable_bytes + vm->hidden_bytes;
+		return true;
+	}
+	if (s->usable_bytes > vm->actual_bytes)
+		return false;
+	*ret = vm->actual_bytes - s->usable_bytes;
+	return true;
+}
+
+/* As TCP sets its retransmission timer: mean and mean deviation with gains 1/8 and 1/4 (Jacobson 1988, RFC 6298). */
+static void track_growth(struct vm *vm, uint64_t used, uint64_t before, double dt_s)
+{
+	double growth = used > before ? (double)(used - before) / dt_s : 0;
+	double err = growth - vm->growth_mean_bytes_per_s;
+	double abs_err = err < 0 ? -err : err;
+	vm->growth_mean_bytes_per_s += err / 8;
+	vm->growth_dev_bytes_per_s += (abs_err - vm->growth_dev_bytes_per_s) / 4;
+}
+
+static void notice_driver(struct vm *vm, struct vm_ctx *x)
+{
+	if (vm->health != BALLOON_ABSENT)
+		return;
+	vm->health = BALLOON_UNKNOWN;
+	vm->retry_delay_ms = 0;
+	vm->retry_at_ms = NEVER_MS;
+	record(x, vm, RECORD_BALLOON_BACK, vm->actual_bytes, vm->actual_bytes, "a driver sends statistics now");
+}
+
+void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
+{
+	if (s->has_actual)
+		vm_balloon_moved(vm, x, s->actual_bytes);
+	bool first = !vm->has_stats;
+	bool advanced = !first && s->last_update_s > vm->stats.last_update_s;
+	bool again = !first && s->last_update_s < vm->stats.last_update_s; /* QEMU 10 zeroes it on reset */
+	if (advanced) {
+		take_guest_rates(vm, s, x->now_ms);
+		vm->stats_ms = x->now_ms;
+		vm->stats_advances++;
+	}
+	if (first || advanced || again) {
+		vm->stats = *s;
+		vm->has_stats = true;
+	}
+	if (advanced && vm->stats_advances >= 2)
+		notice_driver(vm, x);
+	if (advanced && vm->stats_advances >= 2 && vm->state != VM_PAUSED && vm->state != VM_MIGRATING_OUT)
+		vm->actual_trusted = true;
+}
+
+/* ---- host ---- */
+
+void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample *s)
+{
+	const struct vm_host_sample *old = &vm->sample;
+	double dt = vm->has_sample ? (double)(x->now_ms - vm->sample_ms) / 1000 : 0;
+	/* Two looks within a tenth of a second say nothing of a rate. */
+	bool rate = dt >= 0.1;
+	if (rate) {
+		vm->host_faults_before_per_s = vm->host_faults_per_s;
+		vm->has_host_rates =
+			s->has_major_faults && old->has_major_faults && s->major_faults >= old->major_faults;
+		if (vm->has_host_rates)
+			vm->host_faults_per_s = (double)(s->major_faults - old->major_faults) / dt;
+		if (s->has_refaults && old->has_refaults && s->refaults >= old->refaults)
+			vm->host_refaults_per_s = (double)(s->refaults - old->refaults) / dt;
+	}
+	if (s->has_overhead) {
+		/* Up at once, down slowly: QEMU's memory comes in bursts. */
+		bool up = s->overhead_bytes >= vm->overhead_bytes || !vm->overhead_measured;
+		vm->overhead_bytes = up ? s->overhead_bytes : vm->overhead_bytes / 8 * 7 + s->overhead_bytes / 8;
+		vm->overhead_measured = true;
+	}
+	if (rate || !vm->has_sample) {
+		vm->sample = *s;
+		vm->sample_ms = x->now_ms;
+		vm->has_sample = true;
+	} else if (s->has_memory) {
+		vm->sample.resident_bytes = s->resident_bytes;
+		vm->sample.swapped_bytes = s->swapped_bytes;
+		vm->sample.limit_bytes = s->limit_bytes;
+	}
+}
+
+/* ---- estimates ---- */
+
+#define REACTION_S 2.0		/* a tick to see it, one to act */
+#define DEMAND_DECAY_MS 10000.0 /* falling demand is believed after this; rising at once */
+
+static void estimate_demand(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t size = vm_size_bytes(vm), used = 0;
+	uint64_t present = add_sat_u64(vm_resident_guest_bytes(vm), vm->has_sample ? vm->sample.swapped_bytes : 0);
+	bool fresh = vm_stats_fresh(vm, x->config, x->now_ms) && guest_used_bytes(vm, &used);
+	if (fresh) {
+		/* No guest uses what was never given pages: residency and swap bound its word. */
+		if (present)
+			used = min_u64(used, present);
+		vm->demand_confidence = 0.9;
+	} else {
+		/* All that is known is what is resident. Half of it is assumed to be in use until faults say otherwise.
+		 */
+		used = present ? min_u64(present, size) / 2 : size;
+		vm->demand_confidence = present ? 0.25 : 0;
+	}
+	if (x->now_ms < vm->host_floor_until_ms)
+		used = max_u64(used, min_u64(vm->host_floor_bytes, vm->facts.max_bytes));
+	if (!fresh || used >= vm->demand_bytes || vm->estimate_ms == NEVER_MS) {
+		vm->demand_bytes = used;
+		return;
+	}
+	double part = (double)(x->now_ms - vm->estimate_ms) / DEMAND_DECAY_MS;
+	vm->demand_bytes -= (uint64_t)((double)(vm->demand_bytes - used) * (part > 1 ? 1 : part));
+}
+
+static void estimate_headroom(struct vm *vm, const struct core_config *c)
+{
+	uint64_t least = max_u64(c->headroom_bytes, (uint64_t)((double)vm->demand_bytes * c->headroom_share));
+	double growth = (vm->growth_mean_bytes_per_s + 4 * vm->growth_dev_bytes_per_s) * REACTION_S;
+	vm->headroom_bytes = max_u64(least, min_u64((uint64_t)growth, vm->facts.max_bytes / 8));
+}
+
+/* Usable memory so low that the guest is about to reclaim in earnest; a 512 MiB guest's own low watermark is about 8
+ * MiB. */
+static uint64_t low_usable_bytes(const struct vm *vm)
+{
+	return max_u64(8 * MIB, vm->facts.max_bytes / 64);
+}
+
+#define SIGN_NONE 0.0
+
+/* Pages a second that the guest moves while it has little usable memory; swap-ins with plenty free are just its return.
+ */
+static double guest_sign(struct vm *vm, struct vm_ctx *x)
+{
+	if (!vm_stats_fresh(vm, x->config, x->now_ms) || !vm->stats.has_usable)
+		return SIGN_NONE;
+	uint64_t usable = vm->stats.usable_bytes;
+	/* The balloon has given memory back since that snapshot was taken. */
+	if (vm->stats.has_available)
+		usable += sub_sat_u64(sub_sat_u64(vm->actual_bytes, vm->stats.available_bytes), vm->hidden_bytes);
+	uint64_t size = vm_size_bytes(vm);
+	double swap = vm->has_guest_rates ? vm->guest_swap_in_per_s + vm->guest_swap_out_per_s : 0;
+	if (swap >= x->config->needy_swap_bytes_per_s && usable < max_u64(32 * MIB, size / 8)) {
+		snprintf(vm->needy_why, sizeof(vm->needy_why), "guest swaps %.1f MiB/s", swap / (double)MIB);
+		return swap / 4096;
+	}
+	uint64_t low = low_usable_bytes(vm);
+	uint64_t present = vm_resident_guest_bytes(vm) + (vm->has_sample ? vm->sample.swapped_bytes : 0);
+	bool plausible = !vm->has_sample || present >= size / 4 * 3;
+	if (usable < low && plausible && size < vm_max_bytes(vm)) {
+		snprintf(vm->needy_why, sizeof(vm->needy_why), "guest has %llu MiB usable left",
+			 (unsigned long long)(usable / MIB));
+		return 1000.0 * (1 - (double)usable / (double)low) + 1;
+	}
+	return SIGN_NONE;
+}
+
+/* Faults count as need only where the limit is what causes them: otherwise they are pages coming home. */
+static double host_sign(struct vm *vm, struct vm_ctx *x)
+{
+	double faults = vm->has_host_rates ? vm->host_faults_per_s : 0;
+	if (!vm->limit_known || vm->limit_bytes == LIMIT_NONE || !vm->has_sample)
+		return SIGN_NONE;
+	uint64_t slack = max_u64(8 * MIB, vm->limit_bytes / 32);
+	if (add_sat_u64(vm->sample.resident_bytes, slack) < vm->limit_bytes)
+		return SIGN_NONE;
+	double threshold = x->config->needy_faults_per_s;
+	/* A limit that was just lowered evicts some warm pages; only many faults, or lasting ones, are need. */
+	if (faults < threshold || (faults < 4 * threshold && vm->host_faults_before_per_s < threshold))
+		return SIGN_NONE;
+	snprintf(vm->needy_why, sizeof(vm->needy_why), "QEMU has %.0f major faults/s at its limit", faults);
+	return 2 * faults;
+}
+
+#define HOST_FLOOR_HOLD_MS 120000
+
+static void remember_host_floor(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t size = vm_size_bytes(vm);
+	if (x->now_ms >= vm->host_floor_until_ms)
+		vm->host_floor_bytes = 0;
+	vm->host_floor_bytes = max_u64(vm->host_floor_bytes, size);
+	vm->host_floor_until_ms = x->now_ms + HOST_FLOOR_HOLD_MS;
+}
+
+static void estimate_need(struct vm *vm, struct vm_ctx *x)
+{
+	double guest = guest_sign(vm, x);
+	double host = host_sign(vm, x);
+	double score = guest + host;
+	if (host > 0 && !vm_stats_fresh(vm, x->config, x->now_ms))
+		remember_host_floor(vm, x);
+	if (score > 0) {
+		vm->need_score = score * vm->facts.policy.weight / 100;
+		vm->needy_sign_ms = x->now_ms;
+		if (!vm->needy) {
+			vm->needy = true;
+			vm->needy_since_ms = x->now_ms;
+			vm->needy_rounds = 0;
+			record(x, vm, RECORD_NEEDY, vm_size_bytes(vm), 0, "%s", vm->needy_why);
+			vm_signal(vm, SIG_NEEDY, x);
+		}
+	} else if (vm->needy && x->now_ms - vm->needy_sign_ms > x->config->needy_hold_ms) {
+		vm->needy = false;
+		vm->rank = 0;
+		vm->need_score = 0;
+		record(x, vm, RECORD_NEEDY_OVER, vm_size_bytes(vm), 0, "after %.1f s",
+		       (double)(x->now_ms - vm->needy_since_ms) / 1000);
+	}
+}
+
+/* Held so long after it ended: the limit may not come back while the guest is still bringing its pages home. */
+#define DOUBLE_SWAP_HOLD_MS 60000
+
+static void watch_double_swap(struct vm *vm, struct vm_ctx *x)
+{
+	bool guest = vm_stats_fresh(vm, x->config, x->now_ms) && vm->has_guest_rates &&
+		     vm->guest_swap_in_per_s + vm->guest_swap_out_per_s >= x->config->needy_swap_bytes_per_s;
+	bool host = vm->has_host_rates && vm->host_faults_per_s >= x->config->needy_faults_per_s && vm->has_sample &&
+		    vm->sample.swapped_bytes > 0;
+	if (guest && host)
+		vm->double_swap_signs = vm->double_swap_signs < 3 ? vm->double_swap_signs + 1 : 3;
+	else if (vm->double_swap_signs)
+		vm->double_swap_signs--;
+	if (!vm->double_swap && vm->double_swap_signs >= 2) {
+		vm->double_swap = true;
+		vm->double_swap_ms = x->now_ms;
+		record(x, vm, RECORD_DOUBLE_SWAP, vm->limit_bytes, LIMIT_NONE,
+		       "guest swaps %.1f MiB/s while the host faults %.0f/s: limit opened, balloon only",
+		       (vm->guest_swap_in_per_s + vm->guest_swap_out_per_s) / (double)MIB, vm->host_faults_per_s);
+	} else if (vm->double_swap && vm->double_swap_signs == 0) {
+		vm->double_swap = false;
+		vm->double_swap_until_ms = x->now_ms + DOUBLE_SWAP_HOLD_MS;
+		record(x, vm, RECORD_DOUBLE_SWAP_OVER, 0, 0, "after %.1f s",
+		       (double)(x->now_ms - vm->double_swap_ms) / 1000);
+	}
+}
+
+static bool judged(enum vm_state s)
+{
+	return s == VM_STEADY || s == VM_SHRINKING_BALLOON || s == VM_SHRINKING_LIMIT || s == VM_GROWING_LIMIT ||
+	       s == VM_GROWING_BALLOON;
+}
+
+void vm_estimate(struct vm *vm, struct vm_ctx *x)
+{
+	if (!judged(vm->state)) {
+		vm->greedy_bytes = 0;
+		vm->estimate_ms = NEVER_MS;
+		return;
+	}
+	uint64_t before = vm->demand_bytes, before_ms = vm->estimate_ms;
+	estimate_demand(vm, x);
+	vm->estimate_ms = x->now_ms;
+	if (before_ms != NEVER_MS && vm->stats_ms == x->now_ms && before_ms < x->now_ms)
+		track_growth(vm, vm->demand_bytes, before, (double)(x->now_ms - before_ms) / 1000);
+	estimate_headroom(vm, x->config);
+	estimate_need(vm, x);
+	uint64_t need = add_sat_u64(vm->demand_bytes, vm->headroom_bytes);
+	vm->need_bytes = clamp_u64(need, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
+	vm->greedy_bytes = vm->needy ? 0 : sub_sat_u64(vm_size_bytes(vm), vm->need_bytes);
+}
+
+void vm_watch_double_swap(struct vm *vm, struct vm_ctx *x)
+{
+	if (judged(vm->state))
+		watch_double_swap(vm, x);
+}

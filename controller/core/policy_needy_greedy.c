@@ -1,0 +1,259 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The policy of the talk. Needy VMs are ordered by neediness and served from the buffer at once, by position and growth
+ * potential; VMs that are merely tight grow to what they need; the buffer is refilled, and what needy VMs still lack is
+ * fetched, from greedy VMs in proportion to what they have too much. Without need and with a full buffer nothing moves.
+ */
+#include "controller/core/policy.h"
+
+#include <stdio.h>
+
+static int by_need(const void *a, const void *b)
+{
+	const struct vm *va = *(struct vm *const *)a, *vb = *(struct vm *const *)b;
+	if (va->needy != vb->needy)
+		return va->needy ? -1 : 1;
+	if (va->needy && va->need_score != vb->need_score)
+		return va->need_score > vb->need_score ? -1 : 1;
+	return va->id < vb->id ? -1 : va->id > vb->id; /* a total order: the same input gives the same output */
+}
+
+/*
+ * How much a needy VM needs cannot be known; it is found by giving. The first helping is half of its size, or twice
+ * what it has just swapped where that is more, and it doubles with every round that did not end the need.
+ */
+static uint64_t needy_wish(const struct vm *vm)
+{
+	uint64_t potential = sub_sat_u64(vm_max_bytes(vm), vm_size_bytes(vm));
+	uint64_t helping = max_u64(vm_size_bytes(vm) / 2, vm->guest_swap_delta_bytes * 2);
+	helping = max_u64(helping, sub_sat_u64(vm->need_bytes, vm_size_bytes(vm)));
+	unsigned rounds = vm->needy_rounds < 8 ? vm->needy_rounds : 8;
+	return min_u64(mul_div_u64(helping, UINT64_C(1) << rounds, 1), potential);
+}
+
+/* Size that counts as already on the way: a VM that is growing has its target granted. */
+static uint64_t granted_size(const struct vm *vm)
+{
+	bool growing = vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON;
+	return growing ? max_u64(vm_size_bytes(vm), vm->target_bytes) : vm_size_bytes(vm);
+}
+
+static void give(struct plan *p, struct vm *vm, uint64_t bytes, uint64_t *available, const char *why)
+{
+	uint64_t size = granted_size(vm);
+	vm->plan_bytes = min_u64(size + bytes, vm_max_bytes(vm));
+	*available -= min_u64(*available, vm->plan_bytes - size);
+	snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s", why);
+}
+
+/* One helping a second look: a VM that was just given memory is judged again when its signals have seen it. */
+static bool helping_in_progress(const struct vm *vm, const struct plan *p)
+{
+	if (vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON)
+		return true;
+	bool just = vm->grow_ms != NEVER_MS && p->now_ms - vm->grow_ms < p->config->interval_ms * 3 / 2;
+	bool seen = vm->stats_ms > vm->change_ms || vm->sample_ms > vm->change_ms + p->config->interval_ms / 2;
+	return just && !seen;
+}
+
+/*
+ * Two passes over the needy in order: first each gets its share by position, weight and growth potential, so that
+ * nobody starves; then what is left goes down the order. At level low only the first is served.
+ */
+static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
+{
+	double total = 0;
+	uint64_t unmet = 0, pot = *available;
+	bool only_first = p->books->level == LEVEL_LOW && needy > 1;
+	for (size_t i = 0; i < needy; i++)
+		total += (double)(needy - i) * (double)needy_wish(p->vms[i]);
+	for (size_t i = 0; i < needy; i++) {
+		struct vm *vm = p->vms[i];
+		vm->rank = (unsigned)i + 1;
+		uint64_t wish = needy_wish(vm);
+		if (!wish || helping_in_progress(vm, p) || vm->pinned_bytes)
+			continue;
+		double part = total > 0 ? (double)(needy - i) * (double)wish / total : 0;
+		uint64_t share = only_first ? (i == 0 ? pot : 0) : (uint64_t)((double)pot * part);
+		uint64_t got = min_u64(min_u64(wish, share), *available);
+		char why[EFFECT_REASON_LEN];
+		snprintf(why, sizeof(why), "needy, rank %u of %zu: %s", vm->rank, needy, vm->needy_why);
+		give(p, vm, got, available, why);
+	}
+	for (size_t i = 0; i < needy; i++) {
+		struct vm *vm = p->vms[i];
+		uint64_t wish = needy_wish(vm), size = granted_size(vm);
+		if (!wish || helping_in_progress(vm, p) || vm->pinned_bytes)
+			continue;
+		uint64_t has = vm->plan_bytes > size ? vm->plan_bytes - size : 0;
+		uint64_t more = only_first && i > 0 ? 0 : min_u64(sub_sat_u64(wish, has), *available);
+		vm->plan_bytes += more;
+		*available -= more;
+		unmet += sub_sat_u64(wish, has + more);
+		if (has + more < wish)
+			vm->bounds |= BOUND_BUFFER;
+	}
+	return unmet;
+}
+
+/* Not swapping yet, but under half of its headroom is left: grown to its need before it hurts, while the buffer is half
+ * full. */
+static void serve_tight(struct plan *p, size_t first, uint64_t *available)
+{
+	uint64_t keep = p->books->buffer_target_bytes / 2;
+	for (size_t i = first; i < p->n; i++) {
+		struct vm *vm = p->vms[i];
+		uint64_t size = granted_size(vm);
+		uint64_t tight = vm->demand_bytes + vm->headroom_bytes / 2;
+		if (vm->pinned_bytes || size >= min_u64(tight, vm_max_bytes(vm)) || vm->demand_confidence < 0.5)
+			continue;
+		uint64_t want = sub_sat_u64(min_u64(vm->need_bytes + vm->headroom_bytes / 2, vm_max_bytes(vm)), size);
+		uint64_t got = min_u64(want, sub_sat_u64(*available, keep));
+		if (got < vm_dead_band_bytes(vm, p->config)) {
+			vm->bounds |= BOUND_BUFFER;
+			continue;
+		}
+		give(p, vm, got, available, "less than half of its headroom is left");
+	}
+}
+
+/* A pinned size is a person's word: it is reached as memory allows. */
+static uint64_t serve_pinned(struct plan *p, uint64_t *available)
+{
+	uint64_t unmet = 0;
+	for (size_t i = 0; i < p->n; i++) {
+		struct vm *vm = p->vms[i];
+		if (!vm->pinned_bytes)
+			continue;
+		uint64_t want = clamp_u64(vm->pinned_bytes, vm_min_bytes(vm, p->config), vm_max_bytes(vm));
+		uint64_t size = granted_size(vm);
+		if (want <= size) {
+			vm->plan_bytes = want;
+		} else {
+			uint64_t got = min_u64(want - size, *available);
+			unmet += want - size - got;
+			vm->plan_bytes = size + got;
+			*available -= got;
+		}
+		snprintf(vm->plan_reason, sizeof(vm->plan_reason), "pinned by memoc resize");
+	}
+	return unmet;
+}
+
+/* Where a VM goes if nothing more is asked of it: a shrink under way has still to come. */
+static uint64_t coming_size(const struct vm *vm)
+{
+	bool shrinking = vm->state == VM_SHRINKING_BALLOON || vm->state == VM_SHRINKING_LIMIT;
+	return shrinking ? min_u64(vm_size_bytes(vm), vm->target_bytes) : vm_size_bytes(vm);
+}
+
+static bool may_give(struct vm *vm, const struct plan *p, bool hurry)
+{
+	bool growing = vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON;
+	if (vm->needy || vm->pinned_bytes || growing || vm->plan_bytes > vm_size_bytes(vm))
+		return false;
+	if (vm->demand_confidence == 0)
+		return false;
+	bool dwelling = vm->grow_ms != NEVER_MS && p->now_ms - vm->grow_ms < vm->dwell_ms;
+	if (dwelling && !hurry) {
+		vm->bounds |= BOUND_DWELL;
+		return false;
+	}
+	/* Nobody's word can be had and no way to take: neither balloon nor limit. */
+	bool way = (vm_balloon_allowed(vm, p->config) && vm->health != BALLOON_ABSENT &&
+		    vm->health != BALLOON_INHIBITED) ||
+		   vm_limit_allowed(vm, p->ctx);
+	if (!way)
+		vm->bounds |= BOUND_NO_SWAP;
+	return way;
+}
+
+/*
+ * How much a VM can give in a pass. 1: what neither demand nor headroom justifies. 2 (hard): of its headroom, half. 3
+ * (low, pool exceeded): down to its minimum, because a host out of memory kills somebody.
+ */
+static uint64_t can_give(const struct vm *vm, const struct plan *p, unsigned pass)
+{
+	uint64_t size = min_u64(coming_size(vm), vm->plan_bytes), min = vm_min_bytes(vm, p->config);
+	uint64_t floor = pass == 1 ? vm->need_bytes : pass == 2 ? vm->demand_bytes + vm->headroom_bytes / 2 : min;
+	return sub_sat_u64(size, max_u64(floor, min));
+}
+
+static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, bool hurry)
+{
+	double total = 0;
+	for (size_t i = 0; i < p->n; i++) {
+		struct vm *vm = p->vms[i];
+		if (may_give(vm, p, hurry))
+			total += (double)can_give(vm, p, pass) * 100 / vm->facts.policy.weight;
+	}
+	if (total <= 0)
+		return shortage;
+	uint64_t left = shortage;
+	for (size_t i = 0; i < p->n && left; i++) {
+		struct vm *vm = p->vms[i];
+		if (!may_give(vm, p, hurry))
+			continue;
+		uint64_t can = can_give(vm, p, pass);
+		double part = (double)can * 100 / vm->facts.policy.weight / total;
+		uint64_t take = min_u64(min_u64(can, (uint64_t)((double)shortage * part) + 1), left);
+		if (!take)
+			continue;
+		vm->plan_bytes = min_u64(coming_size(vm), vm->plan_bytes) - take;
+		vm->plan_urgent = hurry;
+		left -= take;
+		snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s: %llu MiB of %llu MiB %s",
+			 hurry ? "host short of memory" : "refilling the buffer", (unsigned long long)(take / MIB),
+			 (unsigned long long)(can / MIB),
+			 pass == 1   ? "it does not need"
+			 : pass == 2 ? "headroom"
+				     : "above its minimum");
+	}
+	return left;
+}
+
+static void reclaim(struct plan *p, uint64_t available, uint64_t unmet)
+{
+	int64_t buffer = p->books->buffer_bytes;
+	for (size_t i = 0; i < p->n; i++) {
+		const struct vm *vm = p->vms[i];
+		uint64_t size = granted_size(vm);
+		buffer += (int64_t)(vm_size_bytes(vm) - coming_size(vm));		/* on its way back */
+		buffer -= (int64_t)(vm->plan_bytes > size ? vm->plan_bytes - size : 0); /* just given */
+	}
+	uint64_t target = p->books->buffer_target_bytes;
+	bool hurry = p->books->level >= LEVEL_HARD;
+	/* A nearly full buffer is full: small refills would only move memory to and fro. */
+	bool nearly = buffer >= 0 && (uint64_t)buffer >= target / 10 * 9;
+	if (nearly && !unmet)
+		return;
+	uint64_t shortage = buffer >= 0 ? sub_sat_u64(target, (uint64_t)buffer) : target + (uint64_t)-buffer;
+	shortage = add_sat_u64(shortage, unmet);
+	uint64_t left = shortage;
+	for (unsigned round = 0; round < 3 && left > MIB; round++)
+		left = take_pass(p, left, 1, hurry);
+	if (hurry && left > MIB)
+		left = take_pass(p, left, 2, true);
+	if (p->books->level == LEVEL_LOW && buffer < 0) {
+		uint64_t breach = min_u64(left, (uint64_t)-buffer);
+		if (breach > MIB)
+			take_pass(p, breach, 3, true);
+	}
+}
+
+static void needy_greedy_plan(struct plan *p)
+{
+	qsort(p->vms, p->n, sizeof(p->vms[0]), by_need);
+	size_t needy = 0;
+	while (needy < p->n && p->vms[needy]->needy)
+		needy++;
+	uint64_t available = books_available(p->books, p->config, p->host);
+	uint64_t unmet = serve_pinned(p, &available);
+	unmet += serve_needy(p, needy, &available);
+	p->books->unmet_bytes = unmet;
+	if (p->books->level <= LEVEL_SOFT)
+		serve_tight(p, needy, &available);
+	reclaim(p, available, unmet);
+}
+
+const struct policy_ops policy_needy_greedy = {.name = "needy-greedy", .plan = needy_greedy_plan};

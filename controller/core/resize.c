@@ -1,0 +1,414 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The hybrid: how a target is reached. Shrinking asks the balloon first and lowers the limit behind it; growing raises
+ * the limit first. A balloon is judged by bytes per second over a window, never by any movement at all.
+ */
+#include "controller/core/vm.h"
+
+#include <stdio.h>
+
+/* A balloon moves in pages and QEMU rounds: closer than this is there. */
+static uint64_t balloon_tolerance_bytes(const struct vm *vm, const struct core_config *c)
+{
+	return max_u64(MIB, vm_dead_band_bytes(vm, c) / 4);
+}
+
+/* Limits are rounded to pages by the kernel. */
+#define LIMIT_TOLERANCE_BYTES (64 * KIB)
+
+static void begin_balloon_op(struct vm *vm, struct vm_ctx *x)
+{
+	vm->op_ms = vm->window_ms = x->now_ms;
+	vm->op_actual_bytes = vm->window_actual_bytes = vm->actual_bytes;
+	vm->deadline_ms = x->now_ms + x->config->stall_timeout_ms;
+}
+
+static bool balloon_at_target(const struct vm *vm, const struct core_config *c, bool growing)
+{
+	uint64_t tolerance = balloon_tolerance_bytes(vm, c);
+	return growing ? vm->actual_bytes + tolerance >= vm->target_bytes
+		       : vm->actual_trusted && vm->actual_bytes <= vm->target_bytes + tolerance;
+}
+
+/*
+ * Even where the balloon is not waited for the wish is left with QEMU: a driver that comes back then does it by itself,
+ * and one that loads late does not inflate to a size of long ago.
+ */
+enum vm_signal resize_ask_balloon(struct vm *vm, struct vm_ctx *x, bool growing)
+{
+	bool there = balloon_at_target(vm, x->config, growing);
+	if (!vm_balloon_allowed(vm, x->config))
+		return there ? SIG_BALLOON_DONE : SIG_BALLOON_SKIP;
+	bool hopeless = vm->health == BALLOON_ABSENT || vm->health == BALLOON_INHIBITED ||
+			(vm->health == BALLOON_STALLED && vm->target_bytes < vm->floor_bytes);
+	if (vm->balloon_asked_bytes != vm->target_bytes && (!there || vm->balloon_asked_bytes))
+		vm_send_balloon(vm, x, vm->target_bytes);
+	if (there)
+		return SIG_BALLOON_DONE;
+	if (hopeless && !growing)
+		return SIG_BALLOON_SKIP;
+	begin_balloon_op(vm, x);
+	return 0;
+}
+
+static void learn_speed(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t moved = vm->actual_bytes > vm->op_actual_bytes ? vm->actual_bytes - vm->op_actual_bytes
+								: vm->op_actual_bytes - vm->actual_bytes;
+	uint64_t elapsed_ms = max_u64(1, x->now_ms - vm->op_ms);
+	if (moved < 16 * MIB)
+		return;
+	uint64_t speed = mul_div_u64(moved, 1000, elapsed_ms);
+	vm->speed_bytes_per_s = vm->speed_bytes_per_s ? vm->speed_bytes_per_s / 4 * 3 + speed / 4 : speed;
+}
+
+static void note_working(struct vm *vm, struct vm_ctx *x)
+{
+	bool slow = vm->speed_bytes_per_s && vm->speed_bytes_per_s < 4 * x->config->min_speed_bytes_per_s;
+	if (vm->health == BALLOON_INHIBITED)
+		return;
+	vm->health = slow ? BALLOON_SLOW : BALLOON_WORKING;
+	vm->retry_delay_ms = 0;
+	vm->retry_at_ms = NEVER_MS;
+}
+
+static void balloon_reached(struct vm *vm, struct vm_ctx *x)
+{
+	learn_speed(vm, x);
+	note_working(vm, x);
+	if (vm->floor_bytes && vm->actual_bytes < vm->floor_bytes)
+		vm->floor_bytes = 0; /* it went below: the floor was not one */
+	record(x, vm, RECORD_BALLOON_REACHED, vm->op_actual_bytes, vm->actual_bytes, "%llu MiB/s",
+	       (unsigned long long)(vm->speed_bytes_per_s / MIB));
+	vm->op_ms = NEVER_MS;
+}
+
+/* Someone else set the balloon (virsh setmem): what it says now is the target until the policy finds a better one. */
+static void adopt_foreign_size(struct vm *vm, uint64_t before_bytes)
+{
+	uint64_t asked = vm->balloon_asked_bytes;
+	if (vm->state != VM_STEADY || !asked || vm->balloon_pending || !vm_balloon_works(vm))
+		return;
+	uint64_t off = vm->actual_bytes > asked ? vm->actual_bytes - asked : asked - vm->actual_bytes;
+	uint64_t was_off = before_bytes > asked ? before_bytes - asked : asked - before_bytes;
+	if (off <= was_off || off < 4 * MIB)
+		return;
+	vm->target_bytes = vm->actual_bytes;
+	vm->balloon_asked_bytes = vm->actual_bytes;
+	snprintf(vm->reason, sizeof(vm->reason), "balloon was set by someone else");
+}
+
+static void notice_return(struct vm *vm, struct vm_ctx *x, uint64_t before_bytes, uint64_t elapsed_ms)
+{
+	uint64_t moved =
+		before_bytes > vm->actual_bytes ? before_bytes - vm->actual_bytes : vm->actual_bytes - before_bytes;
+	if (moved < 4 * MIB || mul_div_u64(moved, 1000, max_u64(1, elapsed_ms)) < x->config->min_speed_bytes_per_s)
+		return;
+	vm->actual_trusted = true;
+	if (vm->health == BALLOON_ABSENT || vm->health == BALLOON_STALLED) {
+		note_working(vm, x);
+		record(x, vm, RECORD_BALLOON_BACK, before_bytes, vm->actual_bytes, "the driver moves again");
+	} else if (vm->health == BALLOON_UNKNOWN) {
+		note_working(vm, x);
+	}
+}
+
+void vm_balloon_moved(struct vm *vm, struct vm_ctx *x, uint64_t actual_bytes)
+{
+	uint64_t before = vm->actual_bytes;
+	uint64_t elapsed_ms = x->now_ms - vm->actual_ms;
+	bool first = before == 0;
+	vm->actual_bytes = actual_bytes;
+	vm->actual_ms = x->now_ms;
+	if (first || before == actual_bytes)
+		return;
+	notice_return(vm, x, before, elapsed_ms);
+	adopt_foreign_size(vm, before);
+	if (vm->op_ms == NEVER_MS)
+		return;
+	bool growing = vm->state == VM_GROWING_BALLOON;
+	bool shrinking = vm->state == VM_SHRINKING_BALLOON || vm->state == VM_SHRINKING_LIMIT;
+	if (shrinking)
+		vm->actual_trusted |= actual_bytes < before;
+	if ((growing || shrinking) && balloon_at_target(vm, x->config, growing)) {
+		balloon_reached(vm, x);
+		vm_signal(vm, SIG_BALLOON_DONE, x);
+	} else if (vm->state == VM_STEADY &&
+		   vm->actual_bytes <= vm->target_bytes + balloon_tolerance_bytes(vm, x->config)) {
+		balloon_reached(vm, x); /* the limit was there first */
+	}
+}
+
+void resize_stalled(struct vm *vm, struct vm_ctx *x, bool growing)
+{
+	bool ever = vm->stats_advances || vm->actual_trusted || vm->speed_bytes_per_s;
+	vm->health = ever ? BALLOON_STALLED : BALLOON_ABSENT;
+	if (!growing)
+		vm->floor_bytes = vm->actual_bytes;
+	vm->retry_delay_ms =
+		vm->retry_delay_ms ? min_u64(vm->retry_delay_ms * 2, x->config->retry_max_ms) : x->config->retry_min_ms;
+	vm->retry_at_ms = x->now_ms + vm->retry_delay_ms;
+	vm->op_ms = NEVER_MS;
+	record(x, vm, RECORD_BALLOON_STALLED, vm->actual_bytes, vm->target_bytes,
+	       "under %llu KiB/s for %llu ms: %s; next try in %llu s",
+	       (unsigned long long)(x->config->min_speed_bytes_per_s / KIB),
+	       (unsigned long long)x->config->stall_timeout_ms, ever ? "stalled" : "no driver seen",
+	       (unsigned long long)(vm->retry_delay_ms / 1000));
+}
+
+void vm_balloon_result(struct vm *vm, struct vm_ctx *x, int code)
+{
+	vm->balloon_pending = false;
+	if (code == 0)
+		return;
+	vm->balloon_asked_bytes = 0; /* nobody knows what QEMU holds: ask again next time */
+	vm->op_ms = NEVER_MS;
+	vm_signal(vm, SIG_BALLOON_SKIP, x);
+}
+
+static void judge_progress(struct vm *vm, struct vm_ctx *x)
+{
+	bool growing = vm->state == VM_GROWING_BALLOON;
+	if (vm->balloon_pending || vm->op_ms == NEVER_MS) { /* libvirt's delay is not the balloon's fault */
+		vm->deadline_ms = NEVER_MS;
+		vm_signal(vm, SIG_BALLOON_SKIP, x);
+		return;
+	}
+	uint64_t moved = growing ? sub_sat_u64(vm->actual_bytes, vm->window_actual_bytes)
+				 : sub_sat_u64(vm->window_actual_bytes, vm->actual_bytes);
+	uint64_t elapsed_ms = max_u64(1, x->now_ms - vm->window_ms);
+	uint64_t speed = mul_div_u64(moved, 1000, elapsed_ms);
+	if (speed < x->config->min_speed_bytes_per_s) {
+		vm->deadline_ms = NEVER_MS;
+		vm_signal(vm, SIG_BALLOON_STALL, x);
+		return;
+	}
+	learn_speed(vm, x);
+	note_working(vm, x);
+	vm->window_ms = x->now_ms;
+	vm->window_actual_bytes = vm->actual_bytes;
+	vm->deadline_ms = x->now_ms + x->config->stall_timeout_ms;
+}
+
+void vm_timer(struct vm *vm, struct vm_ctx *x)
+{
+	if (x->now_ms < vm->deadline_ms)
+		return;
+	switch (vm->state) {
+	case VM_STARTING:
+	case VM_REBOOTING:
+		vm_signal(vm, SIG_GRACE, x);
+		break;
+	case VM_SHRINKING_BALLOON:
+	case VM_SHRINKING_LIMIT:
+	case VM_GROWING_BALLOON:
+		judge_progress(vm, x);
+		break;
+	default:
+		vm->deadline_ms = NEVER_MS;
+	}
+}
+
+uint64_t vm_next_deadline_ms(const struct vm *vm)
+{
+	return vm->deadline_ms;
+}
+
+/* ---- limits ---- */
+
+/*
+ * The next value on the way down to `final`. Nothing that is not resident costs anything, so the first step goes to
+ * residency; below it one step a tick, so that swap can follow and pressure be seen. What a working balloon will give
+ * within a tick need not be swapped.
+ */
+static uint64_t next_limit_step(const struct vm *vm, const struct vm_ctx *x, uint64_t final)
+{
+	uint64_t resident = vm->sample.resident_bytes;
+	if (resident <= final)
+		return final;
+	uint64_t take = resident - final;
+	if (vm->op_ms != NEVER_MS && vm_balloon_works(vm))
+		take = sub_sat_u64(take, mul_div_u64(vm->speed_bytes_per_s, x->config->interval_ms, 1000));
+	uint64_t step = x->config->max_step_bytes;
+	if (x->level >= LEVEL_HARD)
+		step = add_sat_u64(step, step);
+	return resident - min_u64(take, step);
+}
+
+/* A limit behind a balloon that did its work only backs it up: it must not swap QEMU's own memory. */
+static uint64_t final_limit(const struct vm *vm, const struct vm_ctx *x)
+{
+	uint64_t final = vm_limit_for(vm, vm->target_bytes);
+	if (final != LIMIT_NONE && vm_balloon_works(vm) && balloon_at_target(vm, x->config, false))
+		final = max_u64(final, add_sat_u64(vm->sample.resident_bytes, vm_limit_margin_bytes(vm) / 2));
+	return final;
+}
+
+enum vm_signal resize_lower_limit(struct vm *vm, struct vm_ctx *x)
+{
+	if (!vm_limit_allowed(vm, x)) {
+		if (vm_size_bytes(vm) > vm->target_bytes + vm_dead_band_bytes(vm, x->config) && vm->op_ms == NEVER_MS)
+			vm->target_bytes = min_u64(vm_size_bytes(vm), vm_max_bytes(vm)); /* nothing more can be had */
+		return SIG_LIMIT_DONE;
+	}
+	if (!vm->has_sample || !vm->sample.has_memory) /* never blindly: the next tick brings a sample */
+		return 0;
+	uint64_t final = final_limit(vm, x);
+	uint64_t next = final == LIMIT_NONE ? LIMIT_NONE : next_limit_step(vm, x, final);
+	if (vm->limit_known && !vm->limit_pending && vm->limit_bytes == next && next == final)
+		return SIG_LIMIT_DONE;
+	if (vm->limit_known && !vm->limit_pending && vm->limit_bytes != LIMIT_NONE && next > vm->limit_bytes &&
+	    next != LIMIT_NONE)
+		next = max_u64(final, vm->limit_bytes); /* a shrink never raises on its way */
+	if (vm->limit_pending && vm->limit_asked_bytes == next)
+		return 0;
+	if (vm->limit_known && !vm->limit_pending && vm->limit_bytes == next)
+		return next <= final ? SIG_LIMIT_DONE : 0;
+	vm_send_limit(vm, x, next);
+	return 0;
+}
+
+enum vm_signal resize_raise_limit(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t want = vm_limit_for(vm, vm->target_bytes);
+	if (vm_balloon_works(vm) && want != LIMIT_NONE && vm->has_sample)
+		want = max_u64(want, add_sat_u64(vm->sample.resident_bytes, vm_limit_margin_bytes(vm)));
+	bool open = vm->limit_known ? vm->limit_bytes == LIMIT_NONE : vm->limit_asked_bytes == 0;
+	if (!vm->limit_pending && (open || (vm->limit_known && vm->limit_bytes >= want)))
+		return SIG_LIMIT_DONE;
+	vm_send_limit(vm, x, want);
+	return 0;
+}
+
+#define LIMIT_TRIES 4
+
+static void limit_refused(struct vm *vm, struct vm_ctx *x, int code)
+{
+	if (++vm->limit_failures >= LIMIT_TRIES) {
+		record(x, vm, RECORD_LIMIT_FAILED, vm->limit_bytes, vm->limit_asked_bytes,
+		       "the kernel refused %u times (error %d)", vm->limit_failures, -code);
+		vm->limit_failures = 0;
+		vm_signal(vm, SIG_LIMIT_FAIL, x);
+		return;
+	}
+	if (vm->state == VM_GROWING_LIMIT)
+		vm_send_limit(vm, x, vm->limit_asked_bytes);
+	else
+		vm->step_ms = x->now_ms + (x->config->interval_ms << vm->limit_failures);
+}
+
+void vm_limit_result(struct vm *vm, struct vm_ctx *x, int code, uint64_t limit_bytes)
+{
+	bool lower_ok = limit_bytes <= add_sat_u64(vm->limit_asked_bytes, LIMIT_TOLERANCE_BYTES);
+	bool raise_ok = add_sat_u64(limit_bytes, LIMIT_TOLERANCE_BYTES) >= vm->limit_asked_bytes;
+	uint64_t before = vm->limit_known ? vm->limit_bytes : LIMIT_NONE;
+	vm->limit_pending = false;
+	vm->limit_known = true;
+	vm->limit_bytes = lower_ok && raise_ok ? vm->limit_asked_bytes : limit_bytes;
+	if (vm->state == VM_GROWING_LIMIT ? !raise_ok : !lower_ok) {
+		if (vm->state == VM_GROWING_LIMIT || vm->state == VM_SHRINKING_LIMIT)
+			limit_refused(vm, x, code);
+		return;
+	}
+	record(x, vm, RECORD_LIMIT_CONFIRMED, before, vm->limit_bytes, "%s", vm->reason);
+	vm->limit_failures = 0;
+	if (vm->state == VM_GROWING_LIMIT) {
+		vm_signal(vm, SIG_LIMIT_DONE, x);
+	} else if (vm->state == VM_SHRINKING_LIMIT) {
+		vm->step_ms = x->now_ms + x->config->interval_ms;
+		if (vm->limit_bytes <= final_limit(vm, x))
+			vm_signal(vm, SIG_LIMIT_DONE, x);
+	}
+}
+
+/* systemd's daemon-reload, an administrator, libvirt's memtune: the limit is not what was set. */
+static void watch_drift(struct vm *vm, struct vm_ctx *x)
+{
+	if (vm->limit_pending || !vm->has_sample || !vm->sample.has_memory || vm->sample_ms <= vm->limit_sent_ms)
+		return;
+	uint64_t seen = vm->sample.limit_bytes;
+	if (!vm->limit_known) {
+		vm->limit_known = true;
+		vm->limit_bytes = seen;
+		return;
+	}
+	uint64_t off = seen > vm->limit_bytes ? seen - vm->limit_bytes : vm->limit_bytes - seen;
+	if (off <= LIMIT_TOLERANCE_BYTES)
+		return;
+	uint64_t ours = vm->limit_bytes;
+	vm->limit_bytes = seen;
+	bool again = vm_plannable(vm, x) && (ours == LIMIT_NONE || vm_limit_allowed(vm, x));
+	if (!again || (vm->limit_drift_ms != NEVER_MS && x->now_ms - vm->limit_drift_ms < 5000))
+		return;
+	vm->limit_drift_ms = x->now_ms;
+	record(x, vm, RECORD_LIMIT_DRIFT, seen, ours, "someone else changed the limit; put back");
+	vm_send_limit(vm, x, ours);
+}
+
+/* Keeps a steady VM's backstop just above what it uses, and takes away a limit that is not allowed any more. */
+static void maintain_backstop(struct vm *vm, struct vm_ctx *x)
+{
+	if (vm->limit_pending || !vm->limit_known || vm->limit_bytes == LIMIT_NONE || !vm->has_sample)
+		return;
+	uint64_t margin = vm_limit_margin_bytes(vm);
+	uint64_t resident = vm->sample.resident_bytes;
+	bool near = add_sat_u64(resident, margin / 4) > vm->limit_bytes;
+	if (!vm_limit_allowed(vm, x)) {
+		if (!x->swap_low || near) {
+			snprintf(vm->reason, sizeof(vm->reason), "limit opened: %s", vm_limit_forbidden_why(vm, x));
+			vm_send_limit(vm, x, LIMIT_NONE);
+		}
+		return;
+	}
+	if (!vm_balloon_works(vm) || !balloon_at_target(vm, x->config, false))
+		return;
+	uint64_t want = max_u64(vm_limit_for(vm, vm->target_bytes), add_sat_u64(resident, margin));
+	if (near || vm->limit_bytes > add_sat_u64(want, margin)) {
+		snprintf(vm->reason, sizeof(vm->reason), "the limit follows QEMU's own memory");
+		vm_send_limit(vm, x, want);
+	}
+}
+
+#define INHIBIT_AFTER_MS 10000
+
+/* An inhibited balloon says it shrank while the memory stays: judged by residency, over ten seconds, with measured
+ * overhead only. */
+static void watch_inhibition(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t actual = vm->actual_bytes;
+	bool suspect = vm_balloon_works(vm) && vm->overhead_measured && actual < vm->facts.max_bytes &&
+		       vm_resident_guest_bytes(vm) > actual + max_u64(64 * MIB, actual / 4);
+	if (!suspect) {
+		vm->inhibit_suspect_ms = NEVER_MS;
+		return;
+	}
+	if (vm->inhibit_suspect_ms == NEVER_MS)
+		vm->inhibit_suspect_ms = x->now_ms;
+	if (x->now_ms - vm->inhibit_suspect_ms < INHIBIT_AFTER_MS)
+		return;
+	vm->health = BALLOON_INHIBITED;
+	record(x, vm, RECORD_BALLOON_INHIBITED, actual, vm_resident_guest_bytes(vm),
+	       "balloon says it shrank but the memory stayed: not believed any more");
+}
+
+static void retry_balloon(struct vm *vm, struct vm_ctx *x)
+{
+	bool due = (vm->health == BALLOON_STALLED || vm->health == BALLOON_ABSENT) && x->now_ms >= vm->retry_at_ms;
+	if (!due || !vm_plannable(vm, x) || !vm_balloon_allowed(vm, x->config) || x->config->observe)
+		return;
+	if (vm->actual_bytes > vm->target_bytes + balloon_tolerance_bytes(vm, x->config) && !vm->needy)
+		vm_signal(vm, SIG_RETRY, x);
+}
+
+void vm_maintain(struct vm *vm, struct vm_ctx *x)
+{
+	watch_drift(vm, x);
+	if (vm->state == VM_SHRINKING_LIMIT && !vm->limit_pending && x->now_ms >= vm->step_ms)
+		vm_signal(vm, resize_lower_limit(vm, x), x);
+	if (vm->state == VM_STEADY && !vm->drained && !x->config->observe)
+		maintain_backstop(vm, x);
+	if (vm->state == VM_STEADY) {
+		watch_inhibition(vm, x);
+		retry_balloon(vm, x);
+	}
+}

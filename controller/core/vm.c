@@ -1,0 +1,135 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Sizes and permissions that follow from what is known of a VM. Pure functions, no effects. */
+#include "controller/core/vm.h"
+
+uint64_t vm_max_bytes(const struct vm *vm)
+{
+	uint64_t wish = vm->facts.policy.max_bytes;
+	return wish ? min_u64(wish, vm->facts.max_bytes) : vm->facts.max_bytes;
+}
+
+uint64_t vm_min_bytes(const struct vm *vm, const struct core_config *c)
+{
+	uint64_t given = vm->facts.policy.min_bytes;
+	if (!given)
+		given = (uint64_t)((double)vm->facts.max_bytes * c->min_share);
+	return min_u64(given, vm_max_bytes(vm));
+}
+
+uint64_t vm_dead_band_bytes(const struct vm *vm, const struct core_config *c)
+{
+	return max_u64(4 * MIB, (uint64_t)((double)vm->facts.max_bytes * c->dead_band));
+}
+
+/*
+ * Room above size and overhead for a limit that only backs up a balloon: QEMU's own memory moves (JIT cache, I/O
+ * buffers), and a backstop that swaps QEMU out would be worse than none.
+ */
+uint64_t vm_limit_margin_bytes(const struct vm *vm)
+{
+	return max_u64(16 * MIB, vm->facts.max_bytes / 32);
+}
+
+bool vm_balloon_works(const struct vm *vm)
+{
+	return vm->actual_trusted && (vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW);
+}
+
+uint64_t vm_limit_for(const struct vm *vm, uint64_t size_bytes)
+{
+	uint64_t limit = add_sat_u64(size_bytes, vm->overhead_bytes);
+	if (!vm_balloon_works(vm) || vm->actual_bytes > size_bytes + vm_limit_margin_bytes(vm))
+		return size_bytes >= vm->facts.max_bytes ? LIMIT_NONE : limit;
+	return size_bytes >= vm->facts.max_bytes ? LIMIT_NONE : add_sat_u64(limit, vm_limit_margin_bytes(vm));
+}
+
+/* Without what the balloon took, if that can be believed, and without what the limit keeps from it. */
+uint64_t vm_size_bytes(const struct vm *vm)
+{
+	uint64_t size = vm->facts.max_bytes;
+	if (vm->actual_trusted && vm->health != BALLOON_INHIBITED)
+		size = min_u64(size, vm->actual_bytes);
+	if (vm->limit_known && vm->limit_bytes != LIMIT_NONE)
+		size = min_u64(size, sub_sat_u64(vm->limit_bytes, vm->overhead_bytes));
+	return size;
+}
+
+uint64_t vm_resident_guest_bytes(const struct vm *vm)
+{
+	return vm->has_sample && vm->sample.has_memory ? sub_sat_u64(vm->sample.resident_bytes, vm->overhead_bytes) : 0;
+}
+
+/*
+ * A booting Linux guest touches a small part of its memory: half of it is held back until its first statistics, or what
+ * it was seen to use if that is more. Whoever arrives by migration brings all of its memory at once.
+ */
+static uint64_t granted_guest_bytes(const struct vm *vm)
+{
+	switch (vm->state) {
+	case VM_STARTING:
+		if (vm->origin == ORIGIN_ADOPT)
+			return vm_size_bytes(vm);
+		return max_u64(vm->facts.max_bytes / 2, vm->facts.policy.min_bytes);
+	case VM_MIGRATING_IN:
+	case VM_REBOOTING:
+	case VM_FIXED:
+		return vm->facts.max_bytes;
+	case VM_GROWING_LIMIT:
+	case VM_GROWING_BALLOON:
+		return max_u64(vm_size_bytes(vm), vm->target_bytes);
+	default:
+		return vm_size_bytes(vm);
+	}
+}
+
+uint64_t vm_committed_bytes(const struct vm *vm)
+{
+	uint64_t committed = add_sat_u64(granted_guest_bytes(vm), vm->overhead_bytes);
+	return vm->has_sample && vm->sample.has_memory ? max_u64(committed, vm->sample.resident_bytes) : committed;
+}
+
+bool vm_balloon_allowed(const struct vm *vm, const struct core_config *c)
+{
+	return vm->facts.has_balloon && c->balloon_enabled && vm->facts.policy.balloon && !vm->quarantined;
+}
+
+const char *vm_limit_forbidden_why(const struct vm *vm, const struct vm_ctx *x)
+{
+	if (!x->config->swap_enabled)
+		return "hypervisor swap is switched off ([swap] enabled)";
+	if (!vm->facts.policy.swap)
+		return "the VM's policy says swap=no";
+	if (!x->host->has_memory || x->host->swap_total_bytes == 0)
+		return "the host has no swap: a limit would get QEMU killed";
+	if (x->swap_low)
+		return "host swap is nearly full ([swap] keep_free)";
+	if (vm->double_swap || x->now_ms < vm->double_swap_until_ms)
+		return "guest and host were swapping it at once";
+	return NULL;
+}
+
+bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x)
+{
+	return vm_limit_forbidden_why(vm, x) == NULL;
+}
+
+bool vm_stats_fresh(const struct vm *vm, const struct core_config *c, uint64_t now_ms)
+{
+	return vm->has_stats && vm->stats_advances >= 2 && now_ms - vm->stats_ms <= c->stale_ms;
+}
+
+bool vm_plannable(const struct vm *vm, const struct vm_ctx *x)
+{
+	if (vm->held || vm->drained || x->hold_all)
+		return false;
+	switch (vm->state) {
+	case VM_STEADY:
+	case VM_SHRINKING_BALLOON:
+	case VM_SHRINKING_LIMIT:
+	case VM_GROWING_LIMIT:
+	case VM_GROWING_BALLOON:
+		return true;
+	default:
+		return false;
+	}
+}
