@@ -15,24 +15,28 @@
 enum cgroup_version { CGROUP_V1 = 1, CGROUP_V2 };
 enum cgroup_method { CGROUP_METHOD_AUTO = 1, CGROUP_METHOD_LIMIT, CGROUP_METHOD_RECLAIM };
 
-/* Finds the memory controller's hierarchy with libcgroup. Once per process. −ENOENT: no memory controller (err says what to do). */
+/* Finds the memory controller's hierarchy with libcgroup. Once per process. −ENOENT: no memory controller (err says
+ * what to do). */
 int cgroup_setup(enum cgroup_version *ret_version, struct memoc_err *err);
 
 struct cgroup_vm;
 /*
- * The group that libvirt made for this QEMU: from /proc/PID/cgroup, cut at "libvirt" or before "emulator"/"vcpuN"; refused
- * (−ENXIO) where it is the root or a group that other processes than a VM's share (e.g. libvirtd's own service group, user session).
+ * The group that libvirt made for this QEMU: from /proc/PID/cgroup, cut at "libvirt" or before "emulator"/"vcpuN";
+ * refused (−ENXIO) where it is the root or a group that other processes than a VM's share (e.g. libvirtd's own service
+ * group, user session).
  */
 int cgroup_vm_open(pid_t pid, struct cgroup_vm **ret, struct memoc_err *err);
 struct cgroup_vm *cgroup_vm_close(struct cgroup_vm *g);
 const char *cgroup_vm_path(const struct cgroup_vm *g); /* below the hierarchy's mount point */
-/* Fills memory, refaults and psi of the sample (not major faults, not overhead). −ENODEV: the group is gone. About 10 µs. */
+/* Fills memory, refaults and psi of the sample (not major faults, not overhead). −ENODEV: the group is gone. About 10
+ * µs. */
 int cgroup_vm_read(struct cgroup_vm *g, struct vm_host_sample *ret);
 /*
  * Brings the limit to `bytes` (LIMIT_NONE opens). *ret_bytes: the limit in force afterwards, read back, also on error.
  * v1: −EBUSY where the kernel could not reclaim enough (old limit stays).
- * v2: memory.high first; then memory.reclaim in chunks of 16 MiB until usage is under it, at most max_ms; −EAGAIN: not there yet,
- * the limit (memory.high) is in force nevertheless. method RECLAIM on v2 sets no memory.high below usage until reclaim got there.
+ * v2: memory.high first; then memory.reclaim in chunks of 16 MiB until usage is under it, at most max_ms; −EAGAIN: not
+ * there yet, the limit (memory.high) is in force nevertheless. method RECLAIM on v2 sets no memory.high below usage
+ * until reclaim got there.
  */
 int cgroup_vm_set_limit(struct cgroup_vm *g, uint64_t bytes, enum cgroup_method method, uint64_t max_ms,
 			uint64_t *ret_bytes, struct memoc_err *err);

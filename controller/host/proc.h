@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * procfs: the host's memory and pressure, and what the kernel says of a QEMU process. Every function may be called from any
- * thread; those marked "worker" can take milliseconds. `root` for tests: "" on a real system, else a directory prefix.
+ * procfs: the host's memory and pressure, and what the kernel says of a QEMU process. Every function may be called from
+ * any thread; those marked "worker" can take milliseconds. `root` for tests: "" on a real system, else a directory
+ * prefix.
  */
 #ifndef MEMOC_HOST_PROC_H
 #define MEMOC_HOST_PROC_H
@@ -34,11 +35,13 @@ pid_t proc_vm_pid(const struct proc_vm *p);
 int proc_vm_major_faults(struct proc_vm *p, uint64_t *ret);
 
 /*
- * Bytes of guest RAM present, from /proc/PID/smaps: the mappings that are guest RAM by exact size and kind (see facts.md: never
- * "the largest anonymous mapping"; never executable; rw-p anonymous, rw-s /memfd: or a file of memory backing). Several blocks of one
- * size are summed only where their sum is the domain's memory. −ENOTUNIQ: ambiguous, err says why. Worker.
+ * Bytes of guest RAM present, from /proc/PID/smaps: the mappings that are guest RAM by exact size and kind (see
+ * facts.md: never "the largest anonymous mapping"; never executable; rw-p anonymous, rw-s /memfd: or a file of memory
+ * backing). Several blocks of one size are summed only where their sum is the domain's memory. −ENOTUNIQ: ambiguous,
+ * err says why. Worker.
  */
-int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_present_bytes, struct memoc_err *err);
+int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_present_bytes,
+		      struct memoc_err *err);
 /* First guess of QEMU's own memory before anything was measured: see the formula at the definition. */
 uint64_t proc_overhead_guess(const struct dom_facts *facts);
 

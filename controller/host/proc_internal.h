@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Inside of the procfs adapter: proc_host.c reads the host, proc_vm.c finds and holds a QEMU process, guest_ram.c
+ * picks guest RAM out of smaps. Unit tests use this header to feed it made-up text.
+ */
+#ifndef MEMOC_HOST_PROC_INTERNAL_H
+#define MEMOC_HOST_PROC_INTERNAL_H
+
+#include "controller/host/proc.h"
+
+/* Major faults out of the text of /proc/PID/stat. −ESRCH: a zombie. */
+int proc_vm_parse_major_faults(const char *stat, uint64_t *ret);
+
+/* One mapping as smaps shows it. */
+struct guest_ram_map {
+	uint64_t start, end;
+	uint64_t present_bytes; /* Rss: hugetlb pages are not in it, and not in the memory cgroup either */
+	bool ram_kind;		/* may be guest RAM at all */
+	bool backing;		/* memory backing by its name: nothing but guest RAM is called so */
+};
+
+/* The header line of a mapping. false: not one (then it is an attribute line). */
+bool guest_ram_parse_header(const char *line, struct guest_ram_map *ret);
+/* All of an smaps file. `who` is for messages. Contract as proc_vm_guest_ram's. */
+int guest_ram_scan(int smaps_fd, const char *who, uint64_t max_bytes, uint64_t *ret_present_bytes,
+		   struct memoc_err *err);
+
+#endif
