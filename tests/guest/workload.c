@@ -652,7 +652,7 @@ static void serve(void)
 		bool idle;
 
 		pthread_mutex_lock(&lock);
-		idle = !use_pages;
+		idle = !want_use_pages;
 		pthread_mutex_unlock(&lock);
 		if (watch_ms && watch_at < due)
 			due = watch_at;

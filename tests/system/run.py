@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Runs the system tests: functions test_* of the modules test_*.py beside this file, on real libvirt and real guests.
+
+A module may have `fixture(lab)`, a function that yields one object; it is made once per module and given to each test
+(without it the test gets the Lab itself). After a failed test it is made anew, so that no test suffers from another. If
+the object has `reset()`, that is called before every test. A test raises Skip("why") where its subject cannot exist.
+
+The last line is "N passed, N failed, N skipped"; the exit status is 0 when none failed and at least one ran.
+"""
+
+import argparse
+import importlib
+import inspect
+import pathlib
+import signal
+import sys
+import time
+import traceback
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+
+# pylint: disable=wrong-import-position
+import host
+import lab as lab_module
+from lab import Lab, LabError
+
+TEST_LIMIT_S = 120
+FIXTURE_LIMIT_S = 240
+
+
+class Skip(Exception):
+    """The test's subject does not exist on this host; the text says why."""
+
+
+class TimeLimit(BaseException):
+    """Not an Exception: a test's own handlers must not swallow it."""
+
+
+def limit(seconds):
+    """Decorator: this test may take so long (times MEMOC_LAB_SLOW)."""
+    def mark(function):
+        function.limit_s = seconds
+        return function
+
+    return mark
+
+
+def on_alarm(*_):
+    raise TimeLimit()
+
+
+def on_terminate(number, _):
+    raise SystemExit(128 + number)
+
+
+class Deadline:
+    """Raises TimeLimit inside the block when it takes longer."""
+
+    def __init__(self, seconds):
+        self.seconds = seconds
+
+    def __enter__(self):
+        signal.setitimer(signal.ITIMER_REAL, self.seconds * host.SLOW)
+
+    def __exit__(self, *_):
+        signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+class ModuleRun:
+    """The tests of one module with their lab and fixture."""
+
+    def __init__(self, module, results):
+        self.module, self.results = module, results
+        self.lab = self.generator = self.object = None
+
+    def set_up(self):
+        if self.lab:
+            return
+        with Deadline(FIXTURE_LIMIT_S):
+            self.lab = Lab()
+            make = getattr(self.module, "fixture", None)
+            self.generator = make(self.lab) if make else None
+            self.object = next(self.generator) if self.generator else self.lab
+
+    def tear_down(self):
+        lab, self.lab = self.lab, None
+        generator, self.generator = self.generator, None
+        if not lab:
+            return
+        try:
+            with Deadline(FIXTURE_LIMIT_S):
+                if generator:
+                    generator.close()
+        finally:
+            with Deadline(FIXTURE_LIMIT_S):
+                lab.close()
+
+    def run(self, name, function):
+        began = time.monotonic()
+        try:
+            self.set_up()
+            with Deadline(getattr(function, "limit_s", TEST_LIMIT_S)):
+                if hasattr(self.object, "reset"):
+                    self.object.reset()
+                began = time.monotonic()
+                function(self.object)
+            self.results.add("passed", name, began)
+        except Skip as skip:
+            self.results.add("skipped", name, began, str(skip))
+        except (Exception, TimeLimit) as error:  # pylint: disable=broad-except  # a failed test is a result
+            self.failed(name, began, error)
+
+    def failed(self, name, began, error):
+        if isinstance(error, TimeLimit):
+            why = f"not finished within its time limit\n{traceback.format_exc()}"
+        else:
+            why = traceback.format_exc() if not isinstance(error, LabError) else f"{short_trace(error)}\n{error}"
+        self.results.add("failed", name, began, why)
+        if self.lab:
+            print(self.lab.diagnose(), flush=True)
+        self.finish(name + " (clean-up)")
+
+    def finish(self, name):
+        began = time.monotonic()
+        try:
+            self.tear_down()
+        except (Exception, TimeLimit) as error:  # pylint: disable=broad-except  # an unclean end is a failure too
+            self.results.add("failed", name, began, f"{type(error).__name__}: {error}")
+
+
+def short_trace(error):
+    """Where in the tests it happened: the harness' own frames tell nothing."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "test_" in pathlib.Path(frame.filename).name]
+    return "\n".join(f"  {frame.filename}:{frame.lineno}: {frame.line}" for frame in frames)
+
+
+class Results:
+    def __init__(self):
+        self.counts = {"passed": 0, "failed": 0, "skipped": 0}
+        self.bad = []
+
+    def add(self, outcome, name, began, why=""):
+        self.counts[outcome] += 1
+        print(f"{outcome:8}{name} ({time.monotonic() - began:.1f} s){': ' + why if why else ''}", flush=True)
+        if outcome != "passed":
+            self.bad.append(f"{outcome}: {name}{': ' + why.strip().splitlines()[-1] if why else ''}")
+
+    def close(self):
+        for line in self.bad:
+            print(line)
+        print(", ".join(f"{count} {outcome}" for outcome, count in self.counts.items()), flush=True)
+        return 1 if self.counts["failed"] or not self.counts["passed"] else 0
+
+
+def collect(pattern):
+    """[(module, [(name, function)])] of what matches; a pattern of several words matches any of them."""
+    found = []
+    for path in sorted(pathlib.Path(__file__).resolve().parent.glob("test_*.py")):
+        module = importlib.import_module(path.stem)
+        tests = [(f"{path.stem}.{name}", function) for name, function in vars(module).items()
+                 if name.startswith("test_") and inspect.isfunction(function) and function.__module__ == path.stem]
+        wanted = [test for test in tests if not pattern or any(word in test[0] for word in pattern.split())]
+        if wanted:
+            found.append((module, wanted))
+    return found
+
+
+def list_tests(modules):
+    for _, tests in modules:
+        for name, function in tests:
+            summary = (inspect.getdoc(function) or "").splitlines()
+            print(f"{name}: {summary[0] if summary else ''}")
+    return 0
+
+
+def run_all(modules, repeat):
+    results = Results()
+    for _ in range(repeat):
+        for module, tests in modules:
+            module_run = ModuleRun(module, results)
+            try:
+                for name, function in tests:
+                    module_run.run(name, function)
+            finally:
+                module_run.finish(f"{module.__name__} (clean-up)")
+    began = time.monotonic()
+    for line in lab_module.leftovers(kept_too=False):
+        results.add("failed", "leftovers", began, line)
+    return results.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description="memoc's system tests: real libvirt, real guests (run as root)")
+    parser.add_argument("-k", metavar="WORDS", default="", help="only tests whose name holds one of these words")
+    parser.add_argument("--list", action="store_true", help="show the tests and what each is for")
+    parser.add_argument("--repeat", metavar="N", type=int, default=1, help="run them so many times")
+    arguments = parser.parse_args()
+    # Test modules import names from `run`: they must get this very module, or their Skip would be another class.
+    sys.modules["run"] = sys.modules[__name__]
+    modules = collect(arguments.k)
+    if arguments.list:
+        return list_tests(modules)
+    if not modules:
+        print(f"no test matches {arguments.k!r}", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGALRM, on_alarm)
+    signal.signal(signal.SIGTERM, on_terminate)
+    signal.signal(signal.SIGHUP, on_terminate)
+    for problem in lab_module.sweep():
+        print(f"sweep: {problem}", file=sys.stderr)
+    return run_all(modules, arguments.repeat)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
