@@ -85,14 +85,14 @@ const struct config_key config_keys[] = {
 	{"policy", "needy_faults", "major faults of a QEMU per second that make its VM needy", CONFIG_RATE,
 	 FIELD(core.needy_faults_per_s), RANGE(0.1, 1e6)},
 	{"balloon", "enabled", "may balloons be used", CONFIG_BOOL, FIELD(core.balloon_enabled), NO_RANGE},
-	{"balloon", "min_speed", "bytes per second: a slower balloon has stalled", CONFIG_BYTES,
+	{"balloon", "min_speed", "bytes per second; a balloon that is slower has stalled", CONFIG_BYTES,
 	 FIELD(core.min_speed_bytes_per_s), RANGE(4096, TIB)},
 	{"balloon", "stall_timeout", "slower than min_speed for this long: the limit takes the rest", CONFIG_DURATION,
 	 FIELD(core.stall_timeout_ms), RANGE(500, HOUR_MS)},
 	{"balloon", "retry_min", "a stalled balloon is tried again after this; doubles with each failure",
 	 CONFIG_DURATION, FIELD(core.retry_min_ms), RANGE(SECOND_MS, 24 * HOUR_MS)},
-	{"balloon", "retry_max", "up to this", CONFIG_DURATION, FIELD(core.retry_max_ms),
-	 RANGE(SECOND_MS, 24 * HOUR_MS)},
+	{"balloon", "retry_max", "the longest time between two tries of a stalled balloon", CONFIG_DURATION,
+	 FIELD(core.retry_max_ms), RANGE(SECOND_MS, 24 * HOUR_MS)},
 	{"swap", "enabled", "may VMs be swapped by the host (cgroup limits below their memory)", CONFIG_BOOL,
 	 FIELD(core.swap_enabled), NO_RANGE},
 	{"swap", "method", "how cgroup v2 takes memory back: memory.high (limit), memory.reclaim, or both (auto)",
@@ -106,12 +106,12 @@ const struct config_key config_keys[] = {
 	 RANGE(64, 1 << 24)},
 	{"wss", "target_error", "error of a working set that is good enough, as a share of the VM's memory",
 	 CONFIG_SHARE, FIELD(wss_target_error), RANGE(0.001, 0.5)},
-	{"migration", "advice", "memory advice while a VM migrates away; not built in yet", CONFIG_BOOL,
-	 FIELD(migration_advice), NAMES(only_off)},
+	{"migration", "advice", "memory advice while a VM migrates away", CONFIG_BOOL, FIELD(migration_advice),
+	 NAMES(only_off)},
 	{"admission", "mode", "a VM whose guaranteed minimum no longer fits: off (start it), warn, or deny",
 	 CONFIG_ENUM, FIELD(core.admission), NAMES(admission_names)},
-	{"metrics", "listen", "where Prometheus metrics are served; not built in yet", CONFIG_WORD,
-	 FIELD(metrics_listen), NAMES(listen_words)},
+	{"metrics", "listen", "where Prometheus metrics are served", CONFIG_WORD, FIELD(metrics_listen),
+	 NAMES(listen_words)},
 	{"log", "level", "lines below this level are dropped; --log-level goes before it", CONFIG_ENUM,
 	 FIELD(log_level), NAMES(log_level_names)},
 	{"log", "events", "how many events `memoc events` can look back", CONFIG_COUNT, FIELD(events_kept),
@@ -208,7 +208,7 @@ const char *config_key_default(const struct config_key *key, char buf[CONFIG_TEX
 
 	switch (key->kind) {
 	case CONFIG_BOOL:
-		snprintf(buf, CONFIG_TEXT_LEN, "%s", *(const bool *)field ? "yes" : "no");
+		snprintf(buf, CONFIG_TEXT_LEN, "%s", *(const bool *)field ? "yes" : key->names ? "off" : "no");
 		break;
 	case CONFIG_SIZE_SPEC:
 		format_spec(buf, CONFIG_TEXT_LEN, field);
@@ -231,14 +231,31 @@ const char *config_key_default(const struct config_key *key, char buf[CONFIG_TEX
 	return buf;
 }
 
+static bool is_offered(const struct config_key *key, const struct enum_name *n)
+{
+	return key->kind != CONFIG_WORD || n->value == WORD_BUILT_IN;
+}
+
+/* "auto, limit or reclaim" */
 static void form_of_names(const struct config_key *key, char buf[CONFIG_TEXT_LEN])
 {
-	int used = snprintf(buf, CONFIG_TEXT_LEN, "one of");
+	size_t offered = 0, i = 0;
+	int used = 0;
 
-	for (const struct enum_name *n = key->names; n->name && used < CONFIG_TEXT_LEN; n++)
-		if (key->kind != CONFIG_WORD || n->value == WORD_BUILT_IN)
-			used += snprintf(buf + used, (size_t)(CONFIG_TEXT_LEN - used), "%s %s",
-					 n == key->names ? "" : ",", n->name);
+	for (const struct enum_name *n = key->names; n->name; n++)
+		offered += is_offered(key, n);
+	for (const struct enum_name *n = key->names; n->name && used < CONFIG_TEXT_LEN; n++) {
+		if (!is_offered(key, n))
+			continue;
+		used += snprintf(buf + used, (size_t)(CONFIG_TEXT_LEN - used), "%s%s",
+				 i == 0		    ? ""
+				 : i + 1 == offered ? " or "
+						    : ", ",
+				 n->name);
+		i++;
+	}
+	if (offered == 1 && used < CONFIG_TEXT_LEN)
+		snprintf(buf + used, (size_t)(CONFIG_TEXT_LEN - used), ": nothing else is built in yet");
 }
 
 static void form_of_range(const struct config_key *key, char buf[CONFIG_TEXT_LEN])
@@ -576,8 +593,8 @@ static char *read_line(char *buf, int size, void *user)
 			break;
 	}
 	buf[n] = '\0';
-	if (l->line == 1 && strncmp(buf, "\xEF\xBB\xBF", 3) == 0) /* byte order mark that some editors write */
-		memmove(buf, buf + 3, strlen(buf + 3) + 1);
+	if (l->line == 1 && n >= 3 && memcmp(buf, "\xEF\xBB\xBF", 3) == 0) /* byte order mark that some editors write */
+		memmove(buf, buf + 3, (size_t)n - 2);
 	check_section_line(l, buf);
 	return (n == 0 && c == EOF) || l->result < 0 ? NULL : buf;
 }
