@@ -99,7 +99,7 @@ $(B)/controller/%.o $(B)/tests/unit/%.o $(B)/tests/fuzz/%.o: | $(B)/varlink-text
 
 # The core may use nothing but libc's pure functions.
 PURE := memcpy|memmove|memset|memcmp|strcmp|strncmp|strlen|strnlen|qsort|calloc|free|realloc|malloc|snprintf|vsnprintf|abort
-PURE := $(PURE)|__stack_chk_fail|__snprintf_chk|__vsnprintf_chk|__memcpy_chk|__memset_chk|__strncpy_chk|strncpy|exp|sqrt|pow
+PURE := $(PURE)|__divti3|__udivti3|__stack_chk_fail|__snprintf_chk|__vsnprintf_chk|__memcpy_chk|__memset_chk|__strncpy_chk|strncpy|exp|sqrt|pow
 $(B)/core-is-pure: $(L_CORE) packaging/check-core-is-pure
 ifdef SAN
 	@touch $@
