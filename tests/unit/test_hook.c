@@ -471,6 +471,18 @@ static void test_denied(void **state)
 	assert_non_null(strstr(r.err, "memory is missing"));
 }
 
+/* A stdin that never ends may not use up the time for the answer. */
+static void test_denied_on_open_stdin(void **state)
+{
+	struct run r = {START("prepare"), .xml = GOOD_XML, .never_ends = true, .deadline_ms = SLACK_MS};
+	struct peer peer;
+
+	peer_start(&peer, NO("deny"), 0, false);
+	run(&r, peer.path);
+	assert_int_equal(r.status, 1);
+	peer_end(&peer);
+}
+
 /* The same "no" to any other operation is not even waited for. */
 static void test_only_prepare_can_deny(void **state)
 {
@@ -786,6 +798,8 @@ static void test_guard(void **state)
 			sigset_t all;
 			int null_fd = open("/dev/null", O_RDWR);
 
+			signal(SIGPIPE, SIG_DFL); /* unlike main() below */
+
 			dup2(null_fd, STDERR_FILENO);
 			sigfillset(&all); /* whoever starts the hook may leave it like this */
 			sigprocmask(SIG_SETMASK, &all, NULL);
@@ -986,6 +1000,7 @@ int main(void)
 		cmocka_unit_test(test_whole_xml_on_open_stdin),
 		cmocka_unit_test(test_admitted),
 		cmocka_unit_test(test_denied),
+		cmocka_unit_test(test_denied_on_open_stdin),
 		cmocka_unit_test(test_only_prepare_can_deny),
 		cmocka_unit_test(test_garbage_answers),
 		cmocka_unit_test(test_closed_without_answer),
