@@ -104,7 +104,7 @@ static int read_doc(const char *xml, size_t len, size_t bytes_max, xmlDocPtr *re
 
 static bool is_element(const xmlNode *n, const char *name, const char *ns)
 {
-	if (n->type != XML_ELEMENT_NODE || strcmp((const char *)n->name, name))
+	if (n->type != XML_ELEMENT_NODE || strcmp((const char *)n->name, name) != 0)
 		return false;
 	return ns ? n->ns && !strcmp((const char *)n->ns->href, ns) : !n->ns;
 }
@@ -127,7 +127,7 @@ static const char *attr(const xmlNode *n, const char *name)
 {
 	const xmlAttr *a = n ? n->properties : NULL;
 
-	while (a && (a->ns || strcmp((const char *)a->name, name)))
+	while (a && (a->ns || strcmp((const char *)a->name, name) != 0))
 		a = a->next;
 	if (!a)
 		return NULL;
@@ -401,10 +401,10 @@ static void read_policy(const xmlNode *dom, struct dom_facts *f)
 {
 	const xmlNode *metadata = child(dom, "metadata");
 	const xmlNode *n = metadata ? next_named(metadata->children, VMPOLICY_ELEMENT, VMPOLICY_XMLNS) : NULL;
-	struct vmpolicy p;
+	struct vmpolicy p = vmpolicy_default();
 	int r;
 
-	f->policy = vmpolicy_default();
+	f->policy = p;
 	if (!n)
 		return;
 	if (next_named(n->next, VMPOLICY_ELEMENT, VMPOLICY_XMLNS))

@@ -229,7 +229,7 @@ int vmpolicy_to_xml(const struct vmpolicy *p, char **ret_xml)
 
 		attr_text(p, i, text);
 		attr_text(&def, i, def_text);
-		if (strcmp(text, def_text))
+		if (strcmp(text, def_text) != 0)
 			used += (size_t)snprintf(buf + used, sizeof(buf) - used, " %s=\"%s\"", vmpolicy_keys[i].name,
 						 text);
 	}

@@ -230,7 +230,7 @@ int hook_run(int argc, char *const argv[], const struct hook_io *io)
 	char *parameters AUTO_FREE = NULL;
 	struct memoc_err err = {""};
 	struct dom_facts facts;
-	struct hook_args a = {.name = NULL};
+	struct hook_args a = {.name = "", .operation = "", .suboperation = "", .extra = ""};
 	int r;
 
 	if (read_args(argc, argv, &a, &err) < 0) {
