@@ -13,7 +13,7 @@ help:
 	@echo 'make demo            the story told by real guests, under 3 minutes (root; KEEP=1 leaves it running)'
 	@echo 'make check           deps, build, check-unit, check-system'
 	@echo 'make check-unit      unit tests and virtual-time scenarios; no root'
-	@echo 'make check-system    real libvirt and real guests (root)'
+	@echo 'make check-system    real libvirt and real guests (root); TESTS="words" picks some by name'
 	@echo 'make check-lab       a full nested host; not built in yet'
 	@echo 'make bench           figures, tests/bench (root)'
 	@echo 'make lint            clang-tidy, cppcheck, shellcheck, format, catalog; fuzz: FUZZ_SECONDS=30 for each target'
@@ -48,7 +48,7 @@ check-unit: all $(UNIT)
 	@MEMOC_BUILD=$(abspath $(B)) packaging/run-unit $(UNIT)
 
 check-system: all
-	$(SUDO) env MEMOC_BUILD=$(abspath $(B)) $(PYTHON) tests/system/run.py $(TESTS)
+	$(SUDO) env MEMOC_BUILD=$(abspath $(B)) $(PYTHON) tests/system/run.py $(if $(TESTS),-k '$(TESTS)')
 
 # Recursive, so that what deps has just installed is seen when flags are asked for.
 check:
@@ -75,7 +75,7 @@ demo:
 
 # ---- static analysis ----
 lint: $(B)/varlink-text.h
-	@B='$(B)' FLAGS="$(filter-out -g -O2 -D_FORTIFY_SOURCE=2,$(CPPFLAGS)) -std=gnu11 $(call pkgflags,libxml-2.0) $(WARN)" \
+	@B='$(B)' FLAGS="$(filter-out -D_FORTIFY_SOURCE=2 -DMEMOC_VERSION=%,$(CPPFLAGS)) -std=gnu11 $(call pkgflags,libxml-2.0) $(WARN)" \
 		packaging/lint
 
 # ---- fuzzing: a build of its own, everything instrumented ----
