@@ -2,6 +2,7 @@
 # memoc: `make help` lists the targets. Each room is an archive of its own; the link lines below are the house plan:
 # a room can only use the rooms that are named after it.
 
+.DEFAULT_GOAL := all
 VERSION := 0.1.0
 PREFIX ?= /usr
 DESTDIR ?=

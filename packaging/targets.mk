@@ -94,15 +94,17 @@ SBINDIR ?= $(PREFIX)/sbin
 BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
 DATADIR ?= $(PREFIX)/share
+UNITDIR ?= $(LIBDIR)/systemd/system
+ZSHDIR ?= $(DATADIR)/zsh/site-functions
 HOOKDIR ?= $(SYSCONFDIR)/libvirt/hooks/qemu.d
 # HOOK_LINK=1 (packages): the hook lives in SBINDIR and hooks/qemu.d holds a link, so that no program is a file of /etc.
 # Otherwise the program itself lies there: a link into /usr/local would be refused by AppArmor.
 HOOK_LINK ?=
 
 INSTALLED := $(SBINDIR)/memocd $(BINDIR)/memoc $(HOOKDIR)/50-memoc $(SBINDIR)/memoc-hook \
-	$(LIBDIR)/systemd/system/memocd.service $(LIBDIR)/systemd/system/memocd.socket \
+	$(UNITDIR)/memocd.service $(UNITDIR)/memocd.socket \
 	$(LIBDIR)/sysusers.d/memoc.conf $(LIBDIR)/tmpfiles.d/memoc.conf $(LIBDIR)/systemd/catalog/memoc.catalog \
-	$(DATADIR)/bash-completion/completions/memoc $(DATADIR)/zsh/site-functions/_memoc \
+	$(DATADIR)/bash-completion/completions/memoc $(ZSHDIR)/_memoc \
 	$(DATADIR)/fish/vendor_completions.d/memoc.fish $(patsubst common/%,$(DATADIR)/varlink/%,$(VARLINK))
 
 install: all
@@ -117,17 +119,17 @@ else
 endif
 	[ -e $(DESTDIR)$(SYSCONFDIR)/memoc/memoc.conf ] || \
 		install -D -m 644 packaging/memoc.conf $(DESTDIR)$(SYSCONFDIR)/memoc/memoc.conf
-	install -d $(DESTDIR)$(SYSCONFDIR)/memoc/memoc.conf.d $(DESTDIR)$(LIBDIR)/systemd/system
-	sed 's|@SBINDIR@|$(SBINDIR)|g' packaging/memocd.service > $(DESTDIR)$(LIBDIR)/systemd/system/memocd.service
-	chmod 644 $(DESTDIR)$(LIBDIR)/systemd/system/memocd.service
-	install -D -m 644 packaging/memocd.socket $(DESTDIR)$(LIBDIR)/systemd/system/memocd.socket
+	install -d $(DESTDIR)$(SYSCONFDIR)/memoc/memoc.conf.d $(DESTDIR)$(UNITDIR)
+	sed 's|@SBINDIR@|$(SBINDIR)|g' packaging/memocd.service > $(DESTDIR)$(UNITDIR)/memocd.service
+	chmod 644 $(DESTDIR)$(UNITDIR)/memocd.service
+	install -D -m 644 packaging/memocd.socket $(DESTDIR)$(UNITDIR)/memocd.socket
 	install -D -m 644 packaging/memoc.sysusers $(DESTDIR)$(LIBDIR)/sysusers.d/memoc.conf
 	install -D -m 644 packaging/memoc.tmpfiles $(DESTDIR)$(LIBDIR)/tmpfiles.d/memoc.conf
 	install -D -m 644 packaging/memoc.catalog $(DESTDIR)$(LIBDIR)/systemd/catalog/memoc.catalog
-	install -d $(DESTDIR)$(DATADIR)/bash-completion/completions $(DESTDIR)$(DATADIR)/zsh/site-functions \
+	install -d $(DESTDIR)$(DATADIR)/bash-completion/completions $(DESTDIR)$(ZSHDIR) \
 		$(DESTDIR)$(DATADIR)/fish/vendor_completions.d
 	$(B)/memoc completion bash > $(DESTDIR)$(DATADIR)/bash-completion/completions/memoc
-	$(B)/memoc completion zsh > $(DESTDIR)$(DATADIR)/zsh/site-functions/_memoc
+	$(B)/memoc completion zsh > $(DESTDIR)$(ZSHDIR)/_memoc
 	$(B)/memoc completion fish > $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/memoc.fish
 	install -d $(DESTDIR)$(DATADIR)/varlink
 	install -m 644 $(VARLINK) $(DESTDIR)$(DATADIR)/varlink/
