@@ -194,11 +194,10 @@ static void lane_next(struct work_lane *l)
 	l->current = NULL;
 	if (!j)
 		return;
-	/* A job has run, so there is a thread and this cannot fail: the last `threads` of them never retire. */
-	if (dispatch(l->pool, j) == 0) {
-		STAILQ_REMOVE_HEAD(&l->queue, link);
-		l->queued--;
-	}
+	STAILQ_REMOVE_HEAD(&l->queue, link);
+	l->queued--;
+	/* Cannot fail: a job of this lane has run, so there is a thread, and the last `threads` of them never retire. */
+	dispatch(l->pool, j);
 }
 
 static void job_end(struct workpool *p, struct job *j)
