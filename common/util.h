@@ -44,6 +44,14 @@ static inline void util_close_p(int *fd)
 		take_tmp_;                                                                                             \
 	})
 
+/* The same for a descriptor under AUTO_CLOSE: `return TAKE_FD(fd);`. */
+#define TAKE_FD(fd)                                                                                                    \
+	({                                                                                                             \
+		int take_fd_ = (fd);                                                                                   \
+		(fd) = -1;                                                                                             \
+		take_fd_;                                                                                              \
+	})
+
 static inline uint64_t min_u64(uint64_t a, uint64_t b)
 {
 	return a < b ? a : b;

@@ -33,6 +33,8 @@ int proc_vm_pidfd(const struct proc_vm *p); /* readable when the process has end
 pid_t proc_vm_pid(const struct proc_vm *p);
 /* Major faults (field 12 of /proc/PID/stat). −ESRCH: ended. */
 int proc_vm_major_faults(struct proc_vm *p, uint64_t *ret);
+/* When it was started (field 22, clock ticks since boot): with the PID, a name for this process that is not used again. */
+int proc_vm_start_ticks(struct proc_vm *p, uint64_t *ret);
 
 /*
  * Bytes of guest RAM present, from /proc/PID/smaps: the mappings that are guest RAM by exact size and kind (see

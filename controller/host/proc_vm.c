@@ -223,9 +223,8 @@ pid_t proc_vm_pid(const struct proc_vm *p)
 	return p->pid;
 }
 
-/* proc_pid_stat(5): the name in parentheses may hold anything, ')' and digits too; state is field 3, majflt field 12.
- */
-int proc_vm_parse_major_faults(const char *stat, uint64_t *ret)
+/* proc_pid_stat(5): the name in parentheses may hold anything, ')' and digits too; state is field 3. */
+static int parse_stat_field(const char *stat, int wanted, uint64_t *ret)
 {
 	const char *at = strrchr(stat, ')');
 
@@ -234,7 +233,7 @@ int proc_vm_parse_major_faults(const char *stat, uint64_t *ret)
 	at += 2;
 	if (*at == 'Z' || *at == 'X')
 		return -ESRCH;
-	for (int field = 3; field < 12; field++) {
+	for (int field = 3; field < wanted; field++) {
 		at = strchr(at, ' ');
 		if (!at++)
 			return -EBADMSG;
@@ -242,12 +241,27 @@ int proc_vm_parse_major_faults(const char *stat, uint64_t *ret)
 	return kernfile_number(at, ret);
 }
 
-int proc_vm_major_faults(struct proc_vm *p, uint64_t *ret)
+int proc_vm_parse_major_faults(const char *stat, uint64_t *ret)
+{
+	return parse_stat_field(stat, 12, ret);
+}
+
+static int read_stat_field(struct proc_vm *p, int wanted, uint64_t *ret)
 {
 	char text[1024];
 	ssize_t n = kernfile_read(p->stat_fd, text, sizeof(text));
 
-	return n < 0 ? (int)n : proc_vm_parse_major_faults(text, ret);
+	return n < 0 ? (int)n : parse_stat_field(text, wanted, ret);
+}
+
+int proc_vm_major_faults(struct proc_vm *p, uint64_t *ret)
+{
+	return read_stat_field(p, 12, ret);
+}
+
+int proc_vm_start_ticks(struct proc_vm *p, uint64_t *ret)
+{
+	return read_stat_field(p, 22, ret);
 }
 
 int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_present_bytes,

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The varlink socket: connections on the loop (control.c), what each method does (methods.c), and how a VM or the host
+ * looks as JSON (show.c). Private to this room.
+ */
+#ifndef MEMOC_DAEMON_CONTROL_H
+#define MEMOC_DAEMON_CONTROL_H
+
+#include "common/varlink.h"
+#include "controller/daemon/daemon.h"
+
+#define CLIENTS_MAX 64 /* connections at once; one more is closed at once and said so */
+
+/* A call that is answered later. */
+struct pending {
+	struct pending *next;
+	struct daemon *daemon;
+	struct varlink_call *call; /* NULL: the client has left */
+	enum { WAIT_EVENTS = 1, WAIT_SIZE, WAIT_DRAIN, WAIT_JOB, WAIT_MEMBER } kind;
+	vm_id vm; /* 0: all */
+	uint64_t from_bytes, target_bytes;
+	ev_timer timer; /* WAIT_SIZE, WAIT_DRAIN: no longer than this */
+	/* WAIT_EVENTS */
+	char filter_uuid[UUID_TEXT_LEN + 1];
+	char filter_name[DOMXML_NAME_MAX];
+	/* WAIT_MEMBER: what to do once the caller is known to be allowed; the parameters live as long as the call */
+	varlink_method_fn *allowed;
+	const struct json *parameters;
+	/* WAIT_JOB */
+	struct vmpolicy policy;
+	bool live;
+};
+
+struct control {
+	struct daemon *daemon;
+	struct varlink_server *server;
+	struct client *clients;
+	size_t n_clients;
+	struct pending *pending;
+	int listen_fd;
+	bool activated; /* the socket is systemd's: not ours to remove */
+	ev_io listen_io;
+	bool full_told;
+};
+
+extern const struct varlink_interface memoc_interfaces[];
+
+/* New pending call, linked and attached to the call. NULL without memory (the call is failed then). */
+struct pending *pending_new(struct daemon *d, struct varlink_call *call, int kind);
+void pending_free(struct pending *p); /* unlinks */
+
+/* show.c */
+void show_vm(struct json_writer *w, const char *key, struct daemon *d, const struct entry *e);
+void show_vm_details(struct json_writer *w, struct daemon *d, const struct entry *e);
+void show_host(struct json_writer *w, struct daemon *d);
+void show_event(struct json_writer *w, const char *key, const struct ring_event *e);
+void show_explain(struct json_writer *w, struct daemon *d, const struct entry *e);
+void show_policy(struct json_writer *w, const char *key, struct daemon *d, const struct entry *e,
+		 const struct vmpolicy *p, const char *source);
+
+/* methods.c */
+void methods_waiting(struct pending *p); /* may answer and free it */
+bool events_match(const struct pending *p, const struct ring_event *ev);
+
+#endif

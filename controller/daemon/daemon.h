@@ -1,0 +1,178 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The wiring of memocd: everything that happens becomes a core event, every effect becomes a job or a record. Private
+ * to this room. All functions run on the loop thread unless they say otherwise; none of them blocks.
+ */
+#ifndef MEMOC_DAEMON_DAEMON_H
+#define MEMOC_DAEMON_DAEMON_H
+
+#include <ev.h>
+#include <stdatomic.h>
+
+#include "common/log.h"
+#include "controller/core/core.h"
+#include "controller/daemon/config.h"
+#include "controller/daemon/ring.h"
+#include "controller/daemon/state.h"
+#include "controller/host/cgroup.h"
+#include "controller/host/proc.h"
+#include "controller/host/virt.h"
+#include "controller/host/workpool.h"
+
+struct control;
+
+/* What the command line says; pointers live as long as the program. */
+struct options {
+	const char *config_path; /* NULL: the default file */
+	const char *const *sets;
+	size_t n_sets;
+	const char *uri, *socket_path, *state_dir, *run_dir;
+	bool observe;
+	bool log_level_given;
+	enum log_level log_level;
+};
+
+/* A QEMU process and its cgroup. Counted, because a job may outlive the VM. */
+struct attach {
+	atomic_uint refs;
+	struct proc_vm *proc;
+	struct cgroup_vm *cgroup;
+	uint64_t start_ticks;
+};
+struct attach *attach_ref(struct attach *a);
+void attach_unref(struct attach *a); /* takes NULL; any thread */
+
+/* A VM as the daemon knows it, from the first word of it to the last. */
+struct entry {
+	struct daemon *daemon;
+	struct entry *next;
+	vm_id id;
+	char uuid[UUID_TEXT_LEN + 1];
+	struct dom_facts facts; /* from the hook at first, then from the live XML */
+	bool has_xml;		/* facts are from the XML */
+	bool in_core, running, running_told;
+	bool save_running; /* MIGRATION seen: poll the job */
+	enum vm_origin origin;
+	struct vm_memory memory; /* from the state file */
+	struct attach *attach;
+	unsigned attach_tries;
+	ev_timer attach_timer, poll_timer;
+	ev_io exit_io;
+	struct work_lane *virt_lane, *kernel_lane;
+	uint64_t limit_seen_bytes;
+	uint64_t read_ms, overhead_due_ms;
+	uint64_t last_update_s;
+	unsigned unchanged_reads;
+	struct memoc_err stats_err; /* last failure of a statistics read, "" = none */
+};
+
+struct daemon {
+	struct ev_loop *loop;
+	const struct options *options;
+	struct config config;
+	struct config_setting *settings;
+	size_t n_settings;
+	struct core *core;
+	struct effects effects;
+	struct event *queue; /* events posted and not yet stepped */
+	size_t queue_n, queue_capacity;
+	bool draining;
+	struct entry *entries;
+	vm_id next_id;
+	struct virt_events *link;
+	struct workpool *virt_pool, *kernel_pool;
+	struct proc_host *proc_host;
+	enum cgroup_version cgroup_version;
+	struct ring *ring;
+	struct state remembered; /* of the last memocd, until each VM has taken its own */
+	bool state_dirty, state_writing;
+	int lock_fd;
+	struct control *control;
+	ev_timer tick_timer, wake_timer, state_timer;
+	ev_signal sig_term, sig_int, sig_hup;
+	uint64_t started_ms;
+	int exit_code;
+};
+
+/* ---- daemon.c ---- */
+int daemon_run(const struct options *options, struct memoc_err *err); /* exit status of the program */
+uint64_t now_ms(void);						      /* CLOCK_MONOTONIC; any thread */
+/* Queues an event (its time is set here) and, unless that is under way already, steps until the queue is empty. */
+void daemon_post(struct daemon *d, struct event ev);
+
+/* ---- effects.c ---- */
+void effects_carry_out(struct daemon *d);
+void record_own(struct daemon *d, const struct entry *e, enum record_kind kind, enum log_level level, const char *fmt,
+		...) PRINTF_LIKE(5, 6);
+
+/* ---- entries.c: who is here ---- */
+struct entry *entry_by_uuid(struct daemon *d, const char *uuid);
+struct entry *entry_by_id(struct daemon *d, vm_id id);
+/* By name or UUID. */
+struct entry *entry_by_word(struct daemon *d, const char *word);
+/* New or known. NULL without memory. */
+struct entry *entry_get(struct daemon *d, const char *uuid, const char *name, enum vm_origin origin, bool *ret_new);
+void entry_learn(struct entry *e, const struct dom_facts *facts,
+		 bool from_xml);		      /* facts known: into the core with it */
+void entry_running(struct entry *e);		      /* its QEMU runs: attach, inspect, tell the core */
+void entry_stopped(struct entry *e, const char *why); /* gone: forgotten by core and daemon */
+void entry_free(struct entry *e);		      /* after EFFECT_FORGET, or at exit */
+void entries_free(struct daemon *d);
+void entry_inspected(struct entry *e, enum virt_run_state state, const struct dom_facts *facts);
+void entry_attached(struct entry *e, struct attach *a); /* takes over a */
+void entry_attach_failed(struct entry *e, const struct memoc_err *err);
+void link_event(const struct virt_event *ev, void *daemon);
+struct hook_notice {
+	const char *name, *uuid, *operation;
+	struct dom_facts facts;
+	bool has_facts;
+};
+void hook_notice(struct daemon *d, const struct hook_notice *n);
+struct vm_facts core_facts(const struct dom_facts *f);
+
+/* ---- poll.c: when to read what ---- */
+void poll_rearm(struct entry *e);
+void poll_result(struct entry *e, const struct guest_stats *s);
+void poll_failed(struct entry *e, int code, const struct memoc_err *err);
+void poll_samples(struct daemon *d); /* all cgroups, before each tick */
+void poll_timer_cb(struct ev_loop *loop, ev_timer *w, int revents);
+
+/* ---- jobs.c: work for the workers; results come back through the functions above ---- */
+void jobs_worker_fini(void *worker);
+void job_list(struct daemon *d);
+void job_lookup(struct daemon *d, const char *name, bool running);
+void job_inspect(struct entry *e); /* XML and run state */
+void job_verify(struct entry *e);  /* is it still there? */
+void job_stats(struct entry *e);
+void job_migration(struct entry *e); /* is the outgoing job still active? */
+void job_stats_period(struct entry *e, unsigned seconds);
+void job_balloon(struct entry *e, uint64_t bytes, uint32_t seq);
+void job_limit(struct entry *e, uint64_t bytes, uint32_t seq);
+void job_attach(struct entry *e);
+void job_overhead(struct entry *e);
+void job_save_state(struct daemon *d, struct state *s); /* takes over the contents of s */
+void job_watchdog(struct daemon *d);
+/* For control: runs on the VM's libvirt lane; done is called once, on the loop, with the result text (NULL where none).
+ */
+typedef void policy_done_fn(void *user, int code, const char *xml, const struct memoc_err *err);
+int job_set_policy(struct entry *e, const char *xml, bool live, bool config, bool config_optional, policy_done_fn *done,
+		   void *user);
+int job_get_policy(struct entry *e, bool config, policy_done_fn *done, void *user);
+/* Is this user in group memoc? NSS may block, so a worker asks. */
+typedef void member_done_fn(void *user, bool member);
+int job_member(struct daemon *d, uid_t uid, gid_t gid, member_done_fn *done, void *user);
+
+/* ---- keep.c: the state file ---- */
+int keep_load(struct daemon *d, struct memoc_err *err);
+void keep_mark(struct daemon *d);
+void keep_write(struct daemon *d);
+void keep_saved(struct daemon *d, int code, const struct memoc_err *err);
+void keep_now(struct daemon *d); /* at exit, synchronously */
+
+/* ---- control.c, methods.c: the socket ---- */
+int control_new(struct daemon *d, struct control **ret, struct memoc_err *err);
+struct control *control_free(struct control *c);
+void control_event(struct control *c, const struct ring_event *ev); /* to those who follow */
+void control_after_step(struct control *c);			    /* those who wait for a size */
+
+#endif

@@ -1,0 +1,630 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Work for the workers. A job carries copies of all it needs, so that the VM may go while it runs; its result looks the
+ * VM up again. Libvirt jobs use the worker's own connection, opened when first needed and closed when it breaks.
+ */
+#include "controller/daemon/daemon.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <grp.h>
+#include <pwd.h>
+#include <stdio.h>
+#include <string.h>
+#include <systemd/sd-daemon.h>
+
+/* Keys of work_lane jobs: of one kind only the newest waits. */
+enum {
+	KEY_NONE,
+	KEY_INSPECT,
+	KEY_VERIFY,
+	KEY_STATS,
+	KEY_PERIOD,
+	KEY_BALLOON,
+	KEY_LIMIT,
+	KEY_ATTACH,
+	KEY_OVERHEAD,
+	KEY_MIGRATION
+};
+
+struct job {
+	struct daemon *d;
+	vm_id id;
+	char uuid[UUID_TEXT_LEN + 1];
+	char name[DOMXML_NAME_MAX];
+	int code;
+	struct memoc_err err;
+	/* what is asked, and what comes back; each kind uses its own few */
+	uint64_t bytes, ret_bytes;
+	uint32_t seq;
+	unsigned seconds;
+	int method;
+	bool flag, config, config_optional;
+	struct attach *attach;
+	char *xml;
+	enum virt_run_state run_state;
+	struct dom_facts facts;
+	struct guest_stats stats;
+	struct virt_domain *list;
+	size_t list_n;
+	struct state state;
+	uid_t uid;
+	gid_t gid;
+	policy_done_fn *policy_done;
+	member_done_fn *member_done;
+	void *user;
+};
+
+static struct job *job_new(struct daemon *d, const struct entry *e)
+{
+	struct job *j = calloc(1, sizeof(*j));
+	if (!j) {
+		log_error("out of memory: a request was dropped");
+		return NULL;
+	}
+	j->d = d;
+	if (e) {
+		j->id = e->id;
+		memcpy(j->uuid, e->uuid, sizeof(j->uuid));
+		snprintf(j->name, sizeof(j->name), "%s", e->facts.name);
+	}
+	return j;
+}
+
+static void job_free(struct job *j)
+{
+	attach_unref(j->attach);
+	free(j->xml);
+	free(j->list);
+	state_clear(&j->state);
+	free(j);
+}
+
+static void submit(struct workpool *pool, struct work_lane *lane, unsigned key, work_run_fn *run, work_done_fn *done,
+		   struct job *j)
+{
+	if (j && workpool_submit(pool, lane, key, run, done, j) < 0) {
+		log_error("out of memory: a request was dropped");
+		done(j, true);
+	}
+}
+
+/* ---- the worker's connection ---- */
+
+void jobs_worker_fini(void *worker)
+{
+	virt_conn_close(worker);
+}
+
+static struct virt_conn *connection(struct job *j, void **worker)
+{
+	struct virt_conn *c = *worker;
+	if (c && !virt_conn_alive(c))
+		c = *worker = virt_conn_close(c);
+	if (!c) {
+		j->code = virt_conn_open(j->d->options->uri, &c, &j->err);
+		if (j->code < 0)
+			return NULL;
+		*worker = c;
+	}
+	return c;
+}
+
+static struct entry *entry_of(const struct job *j, bool cancelled)
+{
+	return cancelled ? NULL : entry_by_id(j->d, j->id);
+}
+
+/* ---- libvirt: list, lookup, inspect, verify ---- */
+
+static void list_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct virt_conn *c = connection(j, worker);
+	if (c)
+		j->code = virt_list_active(c, &j->list, &j->list_n, &j->err);
+}
+
+static bool listed(const struct job *j, const char *uuid)
+{
+	for (size_t i = 0; i < j->list_n; i++)
+		if (strcmp(j->list[i].uuid, uuid) == 0)
+			return true;
+	return false;
+}
+
+static void list_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	struct daemon *d = j->d;
+	if (!cancelled && j->code < 0)
+		log_warning("cannot list VMs: %s", j->err.text);
+	if (!cancelled && j->code == 0) {
+		for (size_t i = 0; i < j->list_n; i++) {
+			bool is_new;
+			struct entry *e = entry_get(d, j->list[i].uuid, j->list[i].name, ORIGIN_ADOPT, &is_new);
+			if (!e)
+				continue;
+			if (j->list[i].run_state == VIRT_RUNNING && is_new)
+				entry_running(e);
+			job_inspect(e);
+		}
+		struct entry *next;
+		for (struct entry *e = d->entries; e; e = next) {
+			next = e->next;
+			if (!listed(j, e->uuid) && !e->attach)
+				job_verify(e);
+		}
+	}
+	job_free(j);
+}
+
+void job_list(struct daemon *d)
+{
+	submit(d->virt_pool, NULL, KEY_NONE, list_run, list_done, job_new(d, NULL));
+}
+
+static void lookup_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct virt_domain dom;
+	struct virt_conn *c = connection(j, worker);
+	if (c)
+		j->code = virt_lookup(c, j->name, &dom, &j->err);
+	if (c && j->code == 0)
+		memcpy(j->uuid, dom.uuid, sizeof(j->uuid));
+}
+
+static void lookup_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	bool is_new;
+	struct entry *e = !cancelled && j->code == 0 ? entry_get(j->d, j->uuid, j->name, ORIGIN_START, &is_new) : NULL;
+	if (e) {
+		if (j->flag)
+			entry_running(e);
+		job_inspect(e);
+	}
+	job_free(j);
+}
+
+void job_lookup(struct daemon *d, const char *name, bool running)
+{
+	struct job *j = job_new(d, NULL);
+	if (!j)
+		return;
+	snprintf(j->name, sizeof(j->name), "%s", name);
+	j->flag = running;
+	submit(d->virt_pool, NULL, KEY_NONE, lookup_run, lookup_done, j);
+}
+
+static void inspect_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct virt_conn *c = connection(j, worker);
+	if (!c)
+		return;
+	j->code = virt_state(c, j->uuid, &j->run_state, &j->err);
+	if (j->code == 0)
+		j->code = virt_xml(c, j->uuid, &j->xml, &j->err);
+	if (j->code == 0)
+		j->code = domxml_parse(j->xml, strlen(j->xml), &j->facts, &j->err);
+}
+
+static void inspect_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	struct entry *e = entry_of(j, cancelled);
+	if (e && j->code == 0)
+		entry_inspected(e, j->run_state, &j->facts);
+	else if (e && j->code == -ENOENT && !e->attach)
+		job_verify(e);
+	else if (e && j->code != -ENOTCONN && j->code != -ENOENT)
+		log_warning("%s: cannot be read from libvirt: %s", j->name, j->err.text);
+	job_free(j);
+}
+
+void job_inspect(struct entry *e)
+{
+	submit(e->daemon->virt_pool, e->virt_lane, KEY_INSPECT, inspect_run, inspect_done, job_new(e->daemon, e));
+}
+
+static void verify_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct virt_conn *c = connection(j, worker);
+	if (c)
+		j->code = virt_state(c, j->uuid, &j->run_state, &j->err);
+}
+
+static void verify_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	struct entry *e = entry_of(j, cancelled);
+	bool off = j->code == -ENOENT || (j->code == 0 && j->run_state == VIRT_OFF);
+	if (e && off && !e->attach)
+		entry_stopped(e, "libvirt does not run it");
+	job_free(j);
+}
+
+void job_verify(struct entry *e)
+{
+	submit(e->daemon->virt_pool, e->virt_lane, KEY_VERIFY, verify_run, verify_done, job_new(e->daemon, e));
+}
+
+/* ---- libvirt: statistics, balloon, migration ---- */
+
+static void stats_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct virt_conn *c = connection(j, worker);
+	if (c)
+		j->code = virt_stats(c, j->uuid, &j->stats, &j->err);
+}
+
+static void stats_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	struct entry *e = entry_of(j, cancelled);
+	if (e && j->code == 0)
+		poll_result(e, &j->stats);
+	else if (e)
+		poll_failed(e, j->code, &j->err);
+	job_free(j);
+}
+
+void job_stats(struct entry *e)
+{
+	submit(e->daemon->virt_pool, e->virt_lane, KEY_STATS, stats_run, stats_done, job_new(e->daemon, e));
+}
+
+static void period_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct virt_conn *c = connection(j, worker);
+	if (c)
+		j->code = virt_set_stats_period(c, j->uuid, j->seconds, &j->err);
+}
+
+static void period_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	struct entry *e = entry_of(j, cancelled);
+	if (e && j->code == 0)
+		e->facts.stats_period_s = j->seconds;
+	else if (e && j->code != -ENOTCONN && j->code != -ENOENT)
+		log_warning("%s: statistics period could not be set: %s", j->name, j->err.text);
+	job_free(j);
+}
+
+void job_stats_period(struct entry *e, unsigned seconds)
+{
+	struct job *j = job_new(e->daemon, e);
+	if (j)
+		j->seconds = seconds;
+	submit(e->daemon->virt_pool, e->virt_lane, KEY_PERIOD, period_run, period_done, j);
+}
+
+static void post_result(struct job *j, enum effect_op op, int code)
+{
+	struct event ev = {.type = EVENT_VM_RESULT, .vm = j->id};
+	ev.result.op = op;
+	ev.result.seq = j->seq;
+	ev.result.code = code;
+	ev.result.bytes = j->ret_bytes;
+	daemon_post(j->d, ev);
+}
+
+static void balloon_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct virt_conn *c = connection(j, worker);
+	if (c)
+		j->code = virt_set_balloon(c, j->uuid, j->bytes, &j->err);
+}
+
+static void balloon_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	struct entry *e = entry_of(j, false);
+	if (!cancelled && j->code < 0 && j->code != -ENOENT)
+		log_info("%s: balloon request failed: %s", j->name, j->err.text);
+	if (e)
+		post_result(j, OP_BALLOON, cancelled ? -ECANCELED : j->code);
+	if (e && !cancelled)
+		poll_rearm(e);
+	job_free(j);
+}
+
+void job_balloon(struct entry *e, uint64_t bytes, uint32_t seq)
+{
+	struct job *j = job_new(e->daemon, e);
+	if (j) {
+		j->bytes = bytes;
+		j->seq = seq;
+	}
+	submit(e->daemon->virt_pool, e->virt_lane, KEY_BALLOON, balloon_run, balloon_done, j);
+}
+
+static void migration_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct virt_conn *c = connection(j, worker);
+	if (c)
+		j->code = virt_job_active(c, j->uuid, &j->flag, &j->err);
+}
+
+static void migration_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	struct entry *e = entry_of(j, cancelled);
+	if (e && e->in_core && j->code == 0 && !j->flag) {
+		daemon_post(j->d, (struct event){.type = EVENT_VM_MIGRATION_OVER, .vm = e->id});
+		job_inspect(e);
+	}
+	job_free(j);
+}
+
+void job_migration(struct entry *e)
+{
+	submit(e->daemon->virt_pool, e->virt_lane, KEY_MIGRATION, migration_run, migration_done, job_new(e->daemon, e));
+}
+
+/* ---- kernel: attach, limit, overhead ---- */
+
+static void attach_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	pid_t pid = 0;
+	j->code = proc_find_qemu("", j->name, j->uuid, &pid, &j->err);
+	if (j->code < 0)
+		return;
+	struct attach *a = calloc(1, sizeof(*a));
+	j->code = a ? 0 : -ENOMEM;
+	if (!a)
+		return;
+	atomic_init(&a->refs, 1);
+	j->attach = a;
+	j->code = proc_vm_open(pid, &a->proc, &j->err);
+	if (j->code == 0)
+		j->code = cgroup_vm_open(pid, &a->cgroup, &j->err);
+	if (j->code == 0)
+		j->code = proc_vm_start_ticks(a->proc, &a->start_ticks);
+}
+
+static void attach_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	struct entry *e = entry_of(j, cancelled);
+	if (e && j->code == 0 && !e->attach) {
+		struct attach *a = j->attach;
+		j->attach = NULL;
+		entry_attached(e, a);
+	} else if (e && j->code < 0 && !e->attach) {
+		entry_attach_failed(e, &j->err);
+	}
+	job_free(j);
+}
+
+void job_attach(struct entry *e)
+{
+	submit(e->daemon->kernel_pool, e->kernel_lane, KEY_ATTACH, attach_run, attach_done, job_new(e->daemon, e));
+}
+
+#define RECLAIM_MS 2000 /* one step's share of a worker, v2; v1 reclaims within the write */
+
+static void limit_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	j->code = cgroup_vm_set_limit(j->attach->cgroup, j->bytes, j->method, RECLAIM_MS, &j->ret_bytes, &j->err);
+}
+
+static void limit_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	struct entry *e = entry_of(j, false);
+	if (!cancelled && j->code < 0 && j->code != -EBUSY && j->code != -EAGAIN && j->code != -ENODEV)
+		log_warning("%s: limit could not be set: %s", j->name, j->err.text);
+	if (e && !cancelled)
+		e->limit_seen_bytes = j->ret_bytes;
+	else if (e)
+		j->ret_bytes = e->limit_seen_bytes;
+	if (e)
+		post_result(j, OP_LIMIT, cancelled ? -ECANCELED : j->code);
+	job_free(j);
+}
+
+void job_limit(struct entry *e, uint64_t bytes, uint32_t seq)
+{
+	struct job *j = job_new(e->daemon, e);
+	if (j) {
+		j->bytes = bytes;
+		j->seq = seq;
+		j->method = e->daemon->config.cgroup_method;
+		j->attach = attach_ref(e->attach);
+		j->ret_bytes = e->limit_seen_bytes;
+	}
+	submit(e->daemon->kernel_pool, e->kernel_lane, KEY_LIMIT, limit_run, limit_done, j);
+}
+
+static void overhead_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct vm_host_sample s;
+	uint64_t charged = 0;
+	j->code = proc_vm_guest_ram(j->attach->proc, &j->facts, &charged, &j->err);
+	if (j->code == 0)
+		j->code = cgroup_vm_read(j->attach->cgroup, &s);
+	if (j->code == 0)
+		j->ret_bytes = sub_sat_u64(s.resident_bytes + s.swapped_bytes, charged);
+}
+
+static void overhead_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	struct entry *e = entry_of(j, cancelled);
+	struct event ev = {.type = EVENT_VM_SAMPLE, .vm = j->id};
+	if (e && j->code < 0)
+		log_debug("%s: QEMU's own memory is not measured: %s", j->name, j->err.text);
+	if (e && e->in_core && e->attach && j->code == 0 && cgroup_vm_read(e->attach->cgroup, &ev.sample) == 0) {
+		ev.sample.has_overhead = true;
+		ev.sample.overhead_bytes = j->ret_bytes;
+		ev.sample.has_major_faults = proc_vm_major_faults(e->attach->proc, &ev.sample.major_faults) == 0;
+		daemon_post(j->d, ev);
+	}
+	job_free(j);
+}
+
+void job_overhead(struct entry *e)
+{
+	struct job *j = job_new(e->daemon, e);
+	if (j) {
+		j->attach = attach_ref(e->attach);
+		j->facts = e->facts;
+	}
+	submit(e->daemon->kernel_pool, e->kernel_lane, KEY_OVERHEAD, overhead_run, overhead_done, j);
+}
+
+/* ---- the daemon's own ---- */
+
+static void save_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	j->code = state_save(j->d->options->state_dir, &j->state, &j->err);
+}
+
+static void save_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	if (!cancelled)
+		keep_saved(j->d, j->code, &j->err);
+	job_free(j);
+}
+
+void job_save_state(struct daemon *d, struct state *s)
+{
+	struct job *j = job_new(d, NULL);
+	if (!j) {
+		state_clear(s);
+		return;
+	}
+	j->state = *s;
+	submit(d->kernel_pool, NULL, KEY_NONE, save_run, save_done, j);
+}
+
+static void watchdog_run(void *arg, void **worker)
+{
+}
+
+static void watchdog_done(void *arg, bool cancelled)
+{
+	if (!cancelled)
+		sd_notify(0, "WATCHDOG=1");
+	job_free(arg);
+}
+
+/* Petted only when the loop turns and a worker answers. */
+void job_watchdog(struct daemon *d)
+{
+	submit(d->kernel_pool, NULL, KEY_NONE, watchdog_run, watchdog_done, job_new(d, NULL));
+}
+
+/* ---- for the control socket ---- */
+
+static void set_policy_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct virt_conn *c = connection(j, worker);
+	if (!c)
+		return;
+	j->code = virt_set_policy(c, j->uuid, j->xml, j->flag, j->config, &j->err);
+	if (j->code < 0 && j->config && j->config_optional) /* a transient domain has no persistent definition */
+		j->code = virt_set_policy(c, j->uuid, j->xml, j->flag, false, &j->err);
+}
+
+static void get_policy_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct virt_conn *c = connection(j, worker);
+	if (c)
+		j->code = virt_get_policy(c, j->uuid, j->config, &j->xml, &j->err);
+}
+
+static void policy_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	if (cancelled)
+		memoc_err_set(&j->err, 0, "the VM is gone");
+	j->policy_done(j->user, cancelled ? -ECANCELED : j->code, j->xml, &j->err);
+	job_free(j);
+}
+
+int job_set_policy(struct entry *e, const char *xml, bool live, bool config, bool config_optional, policy_done_fn *done,
+		   void *user)
+{
+	struct job *j = job_new(e->daemon, e);
+	if (!j || (xml && !(j->xml = strdup(xml)))) {
+		free(j);
+		return -ENOMEM;
+	}
+	j->flag = live;
+	j->config = config;
+	j->config_optional = config_optional;
+	j->policy_done = done;
+	j->user = user;
+	submit(e->daemon->virt_pool, e->virt_lane, KEY_NONE, set_policy_run, policy_done, j);
+	return 0;
+}
+
+int job_get_policy(struct entry *e, bool config, policy_done_fn *done, void *user)
+{
+	struct job *j = job_new(e->daemon, e);
+	if (!j)
+		return -ENOMEM;
+	j->config = config;
+	j->policy_done = done;
+	j->user = user;
+	submit(e->daemon->virt_pool, e->virt_lane, KEY_NONE, get_policy_run, policy_done, j);
+	return 0;
+}
+
+#define GROUPS_MAX 256
+
+static void member_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	char *buf = malloc(16384), *group_buf = malloc(65536);
+	struct passwd pw, *found = NULL;
+	struct group gr, *group = NULL;
+	if (buf && group_buf && getgrnam_r("memoc", &gr, group_buf, 65536, &group) == 0 && group) {
+		j->flag = j->gid == gr.gr_gid;
+		gid_t groups[GROUPS_MAX];
+		int n = GROUPS_MAX;
+		if (getpwuid_r(j->uid, &pw, buf, 16384, &found) == 0 && found &&
+		    getgrouplist(pw.pw_name, j->gid, groups, &n) >= 0)
+			for (int i = 0; i < n; i++)
+				j->flag |= groups[i] == gr.gr_gid;
+	}
+	free(buf);
+	free(group_buf);
+}
+
+static void member_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	j->member_done(j->user, !cancelled && j->flag);
+	job_free(j);
+}
+
+int job_member(struct daemon *d, uid_t uid, gid_t gid, member_done_fn *done, void *user)
+{
+	struct job *j = job_new(d, NULL);
+	if (!j)
+		return -ENOMEM;
+	j->uid = uid;
+	j->gid = gid;
+	j->member_done = done;
+	j->user = user;
+	submit(d->kernel_pool, NULL, KEY_NONE, member_run, member_done, j);
+	return 0;
+}
