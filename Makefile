@@ -112,4 +112,4 @@ clean:
 	rm -rf build build-*
 
 -include packaging/targets.mk
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B) -path $(B)/deb -prune -o -type f -name '*.d' -print 2>/dev/null)
