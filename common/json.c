@@ -101,8 +101,13 @@ static void pool_init(struct pool *pool)
 
 static void pool_clear(struct pool *pool)
 {
-	while (pool->head.next != &pool->head)
-		pool_free(pool, pool->head.next + 1);
+	struct pool_block *b = pool->head.next, *next;
+
+	for (; b != &pool->head; b = next) {
+		next = b->next;
+		free(b);
+	}
+	pool_init(pool);
 }
 
 /* ---- tree ---- */

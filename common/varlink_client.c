@@ -111,42 +111,40 @@ static int connect_until(int fd, const struct sockaddr_un *addr, int64_t deadlin
 	return r == -EAGAIN || r == -EINTR ? -ETIMEDOUT : r;
 }
 
+struct varlink_client *varlink_client_free(struct varlink_client *c)
+{
+	if (c) {
+		if (c->fd >= 0)
+			close(c->fd);
+		frames_clear(&c->in);
+	}
+	free(c);
+	return NULL;
+}
+
 int varlink_connect(const char *path, int timeout_ms, struct varlink_client **ret, struct memoc_err *err)
 {
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 	int64_t deadline_us = deadline_after(timeout_ms);
 	struct varlink_client *c;
-	int fd AUTO_CLOSE = -1;
 	int r;
 
 	if (!*path || strlen(path) >= sizeof(addr.sun_path))
 		return memoc_err_set(err, -ENAMETOOLONG, "socket path '%s' is empty or longer than %zu bytes", path,
 				     sizeof(addr.sun_path) - 1);
 	memcpy(addr.sun_path, path, strlen(path));
-	/* Blocking for connect alone: sends and receives say MSG_DONTWAIT. */
-	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return memoc_err_set(err, -errno, "cannot make a socket: %s", strerror(errno));
-	r = connect_until(fd, &addr, deadline_us);
-	if (r < 0)
-		return connect_failed(r, path, err);
 	c = calloc(1, sizeof(*c));
 	if (!c)
-		return memoc_err_set(err, -ENOMEM, "out of memory");
-	c->fd = fd;
-	fd = -1;
+		return memoc_err_set(err, -ENOMEM, "cannot connect to %s: out of memory", path);
+	/* Blocking for connect alone: sends and receives say MSG_DONTWAIT. */
+	c->fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	r = c->fd < 0 ? -errno : connect_until(c->fd, &addr, deadline_us);
+	if (r < 0) {
+		varlink_client_free(c);
+		return connect_failed(r, path, err);
+	}
 	*ret = c;
 	return 0;
-}
-
-struct varlink_client *varlink_client_free(struct varlink_client *c)
-{
-	if (c) {
-		close(c->fd);
-		frames_clear(&c->in);
-	}
-	free(c);
-	return NULL;
 }
 
 /* ---- sending ---- */

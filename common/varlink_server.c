@@ -269,17 +269,29 @@ static int send_message(struct varlink_conn *c, const char *const *pieces)
 	return 0;
 }
 
+/* Ends a call: what becomes of its answer is the connection's business from now on. */
+static void finish_call(struct varlink_call *call)
+{
+	struct varlink_conn *c = call->conn;
+
+	/* call_gone may not answer any more; where it tries, varlink_conn_free still holds the call. */
+	if (!c->freeing) {
+		c->open = NULL;
+		call_free(call);
+	}
+	tell_wants(c);
+}
+
 /* A final answer always ends the call, even one that could not be sent: nobody has to free it. */
 static int answer_call(struct varlink_call *call, const char *const *pieces, bool final)
 {
 	struct varlink_conn *c = call->conn;
 	int r = call->oneway ? 0 : send_message(c, pieces);
 
-	if (final && !c->freeing) {
-		c->open = NULL;
-		call_free(call);
-	}
-	tell_wants(c);
+	if (final)
+		finish_call(call);
+	else
+		tell_wants(c);
 	return r;
 }
 
@@ -291,7 +303,7 @@ static int answer_refused(struct varlink_call *call, const char *what)
 	if (!c->error)
 		memoc_err_set(&c->why, -EINVAL, "%s was answered with a bad %s", call->method, what);
 	conn_fail(c, -EINVAL);
-	answer_call(call, NULL, true);
+	finish_call(call);
 	return -EINVAL;
 }
 
@@ -496,11 +508,12 @@ static void run_call(struct varlink_call *call)
 	size_t len = dot ? (size_t)(dot - call->method) : strlen(call->method);
 	const struct varlink_interface *i = find_interface(s, call->method, len);
 	const struct varlink_method *m;
-	char *interface AUTO_FREE = NULL;
+	char *interface;
 
 	if (!i) {
 		interface = strndup(call->method, len);
 		fail_named(call, SERVICE ".InterfaceNotFound", "interface", interface);
+		free(interface);
 		return;
 	}
 	for (m = i->methods; m->name && strcmp(m->name, call->method) != 0; m++)

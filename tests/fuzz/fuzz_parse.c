@@ -53,7 +53,7 @@ static void try_sizes(const char *text)
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-	char *text AUTO_FREE = malloc(size + 1);
+	char *text = malloc(size + 1);
 	char uuid[UUID_TEXT_LEN + 1], again[UUID_TEXT_LEN + 1];
 	struct memoc_err err = {0};
 	double d;
@@ -71,5 +71,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	accepted(parse_bool(text, &b, &err), &err);
 	if (accepted(parse_uuid(text, uuid, &err), &err))
 		check(parse_uuid(uuid, again, &err) == 0 && strcmp(uuid, again) == 0);
+	free(text);
 	return 0;
 }

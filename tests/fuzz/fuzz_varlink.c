@@ -4,6 +4,7 @@
  * input says how the rest is cut. Every call is answered or forgotten, in the end nothing is left.
  */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -115,8 +116,8 @@ static void listener_start(void)
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 
 	check(mkdtemp(dir) != NULL);
-	strcat(strcpy(path, dir), "/sock");
-	strcpy(addr.sun_path, path);
+	snprintf(path, sizeof(path), "%s/sock", dir);
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
 	listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	check(bind(listener, (struct sockaddr *)&addr, sizeof(addr)) == 0 && listen(listener, 1) == 0);
 	atexit(listener_end);

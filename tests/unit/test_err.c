@@ -10,6 +10,7 @@
 #include <float.h>
 #include <locale.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "common/err.h"
@@ -67,10 +68,10 @@ static void test_cut(void **state)
 	char text[1200];
 
 	for (size_t pad = 0; pad < 5; pad++) {
+		memset(text, 0, sizeof(text));
 		memset(text, 'x', pad);
-		text[pad] = 0;
-		while (strlen(text) + 4 < sizeof(text))
-			strcat(text, "\xf0\x9f\x90\x98");
+		for (size_t i = pad; i + 4 < sizeof(text); i += 4)
+			snprintf(text + i, 5, "%s", "\xf0\x9f\x90\x98");
 		memoc_err_set(&err, 0, "%s", text);
 		assert_int_equal(strlen(err.text), pad + (sizeof(err.text) - 1 - pad) / 4 * 4);
 		assert_int_equal(text_utf8_valid_len(err.text, strlen(err.text)), strlen(err.text));

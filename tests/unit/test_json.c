@@ -208,11 +208,11 @@ static void test_duplicate_keys(void **state)
 	text[0] = '{';
 	for (int i = 0; i < 40000; i++)
 		used += (size_t)sprintf(text + used, "\"k%d\":1,", i);
-	strcpy(text + used - 1, "}");
+	text[used - 1] = '}';
 	assert_int_equal(json_parse(text, used, &limits, &many, NULL), 0);
 	assert_int_equal(json_len(many), 40000);
 	json_free(many);
-	strcpy(text + used - 1, ",\"k7\":1}");
+	snprintf(text + used - 1, 20, ",\"k7\":1}");
 	refused_len(text, strlen(text), &limits, -EINVAL, "'k7' is twice");
 	free(text);
 }
@@ -229,8 +229,8 @@ static void test_limit_depth(void **state)
 	refused_len("[[{\"a\":{}}]]", 12, &three, -E2BIG, "deeper than 3");
 	memset(deep, '[', 1000000);
 	refused_len(deep, 1000000, NULL, -E2BIG, "deeper than 32");
-	for (size_t i = 0; i < 1000000 - 5; i += 5)
-		memcpy(deep + i, "{\"a\":", 5);
+	for (size_t i = 0; i < 999995; i++)
+		deep[i] = "{\"a\":"[i % 5];
 	refused_len(deep, 999995, NULL, -E2BIG, "deeper than 32");
 	free(deep);
 }

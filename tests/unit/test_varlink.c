@@ -88,6 +88,12 @@ static void method_bad_error(struct varlink_call *call, const struct json *param
 	assert_int_equal(varlink_fail(call, "a\",\"b\":\"c", NULL), -EINVAL);
 }
 
+/* {"x":"   …"} of len bytes and a NUL. */
+static void fill_parameters(char *text, size_t len)
+{
+	snprintf(text, len + 1, "{\"x\":\"%*s\"}", (int)len - 8, "");
+}
+
 static void method_big(struct varlink_call *call, const struct json *parameters, void *user)
 {
 	static char text[3 << 20];
@@ -95,9 +101,7 @@ static void method_big(struct varlink_call *call, const struct json *parameters,
 
 	assert_int_equal(json_get_u64(parameters, "bytes", &bytes), 0);
 	assert_true(bytes + 10 < sizeof(text));
-	memset(text, 'x', sizeof(text));
-	memcpy(text, "{\"x\":\"", 6);
-	strcpy(text + bytes - 2, "\"}");
+	fill_parameters(text, bytes);
 	varlink_answer(call, text, false);
 }
 
@@ -474,9 +478,9 @@ static void test_garbage(void **state)
 		"{\"method\":7}",
 		"{\"method\":[\"org.example.Test.Echo\"]}",
 		"{\"parameters\":{}}",
-		ECHO("[]"),
-		ECHO("7"),
-		ECHO("\"x\""),
+		"{\"method\":\"org.example.Test.Echo\",\"parameters\":[]}",
+		"{\"method\":\"org.example.Test.Echo\",\"parameters\":7}",
+		"{\"method\":\"org.example.Test.Echo\",\"parameters\":\"x\"}",
 		"{\"method\":\"org.example.Test.Echo\",\"more\":1}",
 		"{\"method\":\"org.example.Test.Echo\",\"oneway\":\"no\"}",
 		"{\"method\":\"org.example.Test.Echo\",\"upgrade\":0}",
@@ -511,8 +515,7 @@ static void test_too_deep(void **state)
 	struct bench b = bench_new();
 	char text[1000] = "{\"method\":\"org.example.Test.Echo\",\"parameters\":{\"a\":";
 
-	for (int i = 0; i < 100; i++)
-		strcat(text, "[");
+	memset(text + strlen(text), '[', 100);
 	say(&b, text);
 	assert_int_equal(serve(&b), -E2BIG);
 	assert_non_null(strstr(b.err.text, "deeper"));
@@ -526,9 +529,7 @@ static void test_message_limit(void **state)
 	struct bench b = bench_new();
 	char *text = malloc(limits.message_bytes + 2);
 
-	memset(text, 'x', limits.message_bytes + 2);
-	memcpy(text, head, sizeof(head) - 1);
-	memcpy(text + limits.message_bytes - 3, "\"}}", 4);
+	snprintf(text, limits.message_bytes + 1, "%s%*s\"}}", head, (int)(limits.message_bytes - strlen(head) - 3), "");
 	for (size_t at = 0; at < limits.message_bytes + 1; at += 1000) {
 		give(&b, text + at, min_u64(1000, limits.message_bytes + 1 - at));
 		assert_int_equal(serve(&b), 0);
@@ -631,10 +632,7 @@ static void test_slow_reader(void **state)
 	size_t sent = 0;
 	int r = 0;
 
-	memset(event, 'x', sizeof(event) - 1);
-	event[sizeof(event) - 1] = 0;
-	memcpy(event, "{\"x\":\"", 6);
-	memcpy(event + sizeof(event) - 3, "\"}", 2);
+	fill_parameters(event, sizeof(event) - 1);
 	say(&b, KEEP);
 	assert_int_equal(serve(&b), 0);
 	while (r == 0 && sent < 100 * limits.unread_bytes) {
@@ -791,10 +789,10 @@ static void peer_start(void (*play)(int fd), int backlog)
 	struct sockaddr_un addr = {.sun_family = AF_UNIX};
 
 	memset(&peer, 0, sizeof(peer));
-	strcpy(peer.dir, "/tmp/memoc-test-varlink-XXXXXX");
+	snprintf(peer.dir, sizeof(peer.dir), "/tmp/memoc-test-varlink-XXXXXX");
 	assert_non_null(mkdtemp(peer.dir));
 	snprintf(peer.path, sizeof(peer.path), "%s/sock", peer.dir);
-	strcpy(addr.sun_path, peer.path);
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", peer.path);
 	peer.listener = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(bind(peer.listener, (struct sockaddr *)&addr, sizeof(addr)), 0);
 	assert_int_equal(listen(peer.listener, backlog), 0);
@@ -1058,9 +1056,7 @@ static void test_client_send_deadline(void **state)
 	char *text = malloc(900000);
 	int r = 0;
 
-	memset(text, 'x', 900000);
-	memcpy(text, "{\"x\":\"", 6);
-	strcpy(text + 900000 - 3, "\"}");
+	fill_parameters(text, 899999);
 	peer_start(NULL, 5);
 	c = connected();
 	for (int i = 0; i < 100 && r == 0; i++)
@@ -1123,7 +1119,7 @@ static void test_connect_errors(void **state)
 /* A listener that never accepts: its queue fills, and connecting waits no longer than it may. */
 static void test_connect_queue_full(void **state)
 {
-	struct varlink_client *c[8] = {0};
+	struct varlink_client *c[9] = {0};
 	struct memoc_err err = {0};
 	int64_t began;
 	int r = 0, n = 0;
@@ -1170,9 +1166,7 @@ static void test_both_halves(void **state)
 
 	peer_start(play_server, 5);
 	c = connected();
-	memset(call, 'y', sizeof(call));
-	memcpy(call, "{\"x\":\"", 6);
-	strcpy(call + sizeof(call) - 3, "\"}");
+	fill_parameters(call, sizeof(call) - 1);
 	for (int i = 0; i < 20; i++) {
 		assert_int_equal(varlink_call(c, "org.example.Test.Echo", call, PATIENCE_MS, &reply, NULL), 0);
 		assert_int_equal(json_get_str(reply.parameters, "x", &text), 0);
