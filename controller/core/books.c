@@ -41,7 +41,9 @@ enum host_level books_level(const struct books *b, enum host_level before, const
 	enum host_level level = level_of(fill);
 	if (level < before)
 		level = level_of(fill - 0.08) < before ? level_of(fill - 0.08) : before;
-	if (host->has_memory && host->mem_available_bytes < c->reserve_bytes / 2 && level < LEVEL_HARD)
+	/* Left a little above where it is entered, for the same reason. */
+	uint64_t least = c->reserve_bytes / 2 + (before >= LEVEL_HARD ? c->reserve_bytes / 8 : 0);
+	if (host->has_memory && host->mem_available_bytes < least && level < LEVEL_HARD)
 		level = LEVEL_HARD;
 	return level;
 }

@@ -22,6 +22,8 @@ struct core {
 
 int core_new(const struct core_config *config, struct core **ret)
 {
+	if (!config->policy || !config->interval_ms)
+		return -EINVAL;
 	struct core *c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;
@@ -143,6 +145,10 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	}
 	if (plan < now && vm->needy && !vm->pinned_bytes)
 		return;
+	if (plan < now && plan < vm_shrink_floor_bytes(vm, x)) { /* no way: not tried again each tick */
+		vm->bounds |= BOUND_NO_SWAP;
+		return;
+	}
 	if (x->config->observe) {
 		uint64_t off = plan > vm->would_bytes ? plan - vm->would_bytes : vm->would_bytes - plan;
 		if (off >= vm_dead_band_bytes(vm, x->config))
@@ -231,10 +237,10 @@ static void size_buffer(struct core *c)
 	if (given_per_s > c->given_peak_per_s)
 		c->given_peak_per_s = given_per_s;
 	uint64_t start = c->config.buffer_bytes;
-	if (!c->config.buffer_auto || c->given_peak_per_s <= 0)
+	if (!c->config.buffer_auto || c->given_peak_per_s <= 0 || c->given_peak_per_s >= (double)start)
 		c->books.buffer_target_bytes = start;
 	else
-		c->books.buffer_target_bytes = clamp_u64((uint64_t)c->given_peak_per_s, start / 2, start);
+		c->books.buffer_target_bytes = max_u64((uint64_t)c->given_peak_per_s, start / 2);
 }
 
 static void tick(struct core *c, const struct event *ev, struct vm_ctx *x)
@@ -253,7 +259,7 @@ static void tick(struct core *c, const struct event *ev, struct vm_ctx *x)
 
 static int configure(struct core *c, const struct event *ev, struct vm_ctx *x)
 {
-	if (!ev->config || !ev->config->policy)
+	if (!ev->config || !ev->config->policy || !ev->config->interval_ms)
 		return -EINVAL;
 	c->config = *ev->config;
 	c->books.buffer_target_bytes = c->config.buffer_bytes;
@@ -265,16 +271,20 @@ static int configure(struct core *c, const struct event *ev, struct vm_ctx *x)
 
 static void hold(struct core *c, struct vm *vm, bool flag, struct vm_ctx *x)
 {
-	if (vm) {
-		vm->held = flag;
-		vm->drained = vm->drained && flag;
-	} else {
-		c->hold_all = flag;
-		for (size_t i = 0; !flag && i < c->n; i++)
-			c->vms[i]->held = c->vms[i]->drained = false;
-	}
-	x->hold_all = c->hold_all;
+	if (!vm)
+		x->hold_all = c->hold_all = flag;
 	record(x, vm, flag ? RECORD_HELD : RECORD_RELEASED, 0, 0, "by memoc %s", flag ? "hold" : "release");
+	for (size_t i = 0; i < c->n; i++) {
+		struct vm *each = c->vms[i];
+		if (vm && each != vm)
+			continue;
+		if (vm || !flag)
+			each->held = flag;
+		each->drained = each->drained && flag;
+		/* A shrink under way would go on step by step. */
+		if (flag && (each->state == VM_SHRINKING_BALLOON || each->state == VM_SHRINKING_LIMIT))
+			vm_signal(each, SIG_NEEDY, x);
+	}
 }
 
 /* ---- VM events ---- */
@@ -304,6 +314,7 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 		vm->deadline_ms = now_ms + wait_ms;
 		return;
 	}
+	vm->limit_ours = m->limit_ours;
 	vm->target_bytes = m->target_bytes;
 	vm->balloon_asked_bytes = m->target_bytes;
 	vm->health = m->health ? m->health : BALLOON_UNKNOWN;
@@ -315,6 +326,7 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 	vm->held = m->held;
 	vm->actual_trusted = m->target_bytes && (vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW ||
 						 vm->health == BALLOON_STALLED);
+	vm->actual_bytes = vm->actual_trusted ? m->target_bytes : 0; /* until it is read: the best guess there is */
 	vm->deadline_ms = now_ms + (vm->health == BALLOON_ABSENT ? min_u64(wait_ms, 2000) : wait_ms);
 }
 
@@ -339,7 +351,7 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 	vm->dwell_ms = c->config.dwell_ms;
 	vm->limit_bytes = LIMIT_NONE;
 	vm->retry_at_ms = vm->op_ms = vm->grow_ms = vm->shrink_ms = vm->estimate_ms = vm->inhibit_suspect_ms = NEVER_MS;
-	vm->limit_drift_ms = NEVER_MS;
+	vm->limit_drift_ms = vm->used_ms = vm->growth_from_ms = NEVER_MS;
 	vm->deadline_ms = c->now_ms + c->config.grace_ms;
 	if (vm->state == VM_MIGRATING_IN)
 		vm->deadline_ms = NEVER_MS;
@@ -381,7 +393,7 @@ static void learn_facts(struct vm *vm, const struct vm_facts *f, struct vm_ctx *
 		       o->policy.min_bytes != f->policy.min_bytes || o->policy.max_bytes != f->policy.max_bytes ||
 		       o->policy.weight != f->policy.weight || o->policy.balloon != f->policy.balloon ||
 		       o->policy.swap != f->policy.swap || o->policy.managed != f->policy.managed;
-	if (!changed || !f->max_bytes || !f->policy.weight)
+	if (!changed)
 		return;
 	uint64_t before = vm->facts.max_bytes;
 	vm->facts = *f;
@@ -418,7 +430,9 @@ static void drain(struct vm *vm, struct vm_ctx *x)
 	record(x, vm, RECORD_DRAINED, vm_size_bytes(vm), vm->target_bytes, "limits opened, balloon deflated, held");
 	enum vm_state before = vm->state;
 	vm_signal(vm, SIG_RAISE, x);
-	if (vm->state == before && vm->limit_known && vm->limit_bytes != LIMIT_NONE)
+	bool closed = vm->limit_known && vm->limit_bytes != LIMIT_NONE;
+	bool asked = vm->limit_pending && vm->limit_asked_bytes == LIMIT_NONE;
+	if (vm->state == before && (closed || vm->limit_pending) && !asked)
 		vm_send_limit(vm, x, LIMIT_NONE);
 }
 
@@ -436,11 +450,11 @@ static bool take_stats(struct vm *vm, const struct event *ev, struct vm_ctx *x)
 	vm_take_stats(vm, x, &ev->stats);
 	if (vm->stats_advances == before)
 		return false;
-	if (vm->stats_advances == 2)
+	if (vm->stats_advances >= 2)
 		vm_signal(vm, SIG_FRESH, x);
 	vm_estimate(vm, x);
 	/* Waiting for the tick would cost a needy VM up to a second. */
-	return vm->needy || vm_size_bytes(vm) < vm->demand_bytes + vm->headroom_bytes / 2;
+	return vm->needy || vm_size_bytes(vm) < add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 2);
 }
 
 /* Returns whether a new plan is wanted at once. */
@@ -529,6 +543,8 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 	}
 	if (!vm)
 		return -ENOENT;
+	if (ev->type == EVENT_VM_FACTS && (!ev->facts.max_bytes || !ev->facts.policy.weight))
+		return -EINVAL;
 	if (ev->type == EVENT_VM_STOPPING) {
 		drop(c, vm, &x);
 		replan(c, &x);
@@ -575,7 +591,7 @@ uint64_t core_poll_ms(const struct core *c, const struct vm *vm)
 void core_admit(const struct core *c, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,
 		uint64_t *ret_missing_bytes)
 {
-	uint64_t sum = min_bytes ? min_bytes : (uint64_t)((double)max_bytes * c->config.min_share);
+	uint64_t sum = min_bytes ? min_bytes : share_of(max_bytes, c->config.min_share);
 	sum = add_sat_u64(sum, overhead_bytes);
 	for (size_t i = 0; i < c->n; i++) {
 		const struct vm *vm = c->vms[i];

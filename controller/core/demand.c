@@ -15,7 +15,8 @@ void vm_forget_signals(struct vm *vm)
 	vm->guest_swap_in_per_s = vm->guest_swap_out_per_s = 0;
 	vm->guest_swap_delta_bytes = 0;
 	vm->growth_mean_bytes_per_s = vm->growth_dev_bytes_per_s = 0;
-	vm->demand_bytes = 0;
+	vm->used_ms = NEVER_MS;
+	vm->growth_from_ms = NEVER_MS;
 	vm->needy = false;
 	vm->needy_rounds = 0;
 	vm->rank = 0;
@@ -40,19 +41,29 @@ static void take_guest_rates(struct vm *vm, const struct guest_stats *s, uint64_
 	vm->rate_stats_ms = now_ms;
 }
 
+/* Longer than statistics are old: a snapshot that comes now was taken with the balloon where it is. */
+#define BALLOON_REST_MS 3000
+
+/* RAM that the guest's kernel keeps from its own total; learned only while the balloon rests. */
+static void learn_hidden(struct vm *vm, uint64_t now_ms)
+{
+	const struct guest_stats *s = &vm->stats;
+	if (s->has_available && s->available_bytes <= vm->actual_bytes &&
+	    now_ms - vm->actual_change_ms >= BALLOON_REST_MS)
+		vm->hidden_bytes = min_u64(vm->actual_bytes - s->available_bytes, vm->facts.max_bytes / 8);
+}
+
 /*
  * Used by the guest's own account. Its total and its usable memory come from one snapshot, while `actual` is read
  * later: their difference is right even while the balloon moves. A guest with deflate-on-oom does not shrink its total;
  * then actual − usable is the best there is.
  */
-static bool guest_used_bytes(struct vm *vm, uint64_t *ret)
+static bool guest_used_bytes(const struct vm *vm, uint64_t *ret)
 {
 	const struct guest_stats *s = &vm->stats;
 	if (!s->has_usable)
 		return false;
 	if (s->has_available && s->available_bytes <= vm->actual_bytes && s->usable_bytes <= s->available_bytes) {
-		if (vm->state == VM_STEADY || vm->state == VM_STARTING)
-			vm->hidden_bytes = min_u64(vm->actual_bytes - s->available_bytes, vm->facts.max_bytes / 8);
 		*ret = s->available_bytes - s->usable_bytes + vm->hidden_bytes;
 		return true;
 	}
@@ -63,8 +74,16 @@ static bool guest_used_bytes(struct vm *vm, uint64_t *ret)
 }
 
 /* As TCP sets its retransmission timer: mean and mean deviation with gains 1/8 and 1/4 (Jacobson 1988, RFC 6298). */
-static void track_growth(struct vm *vm, uint64_t used, uint64_t before, double dt_s)
+static void track_growth(struct vm *vm, uint64_t now_ms)
 {
+	uint64_t used = vm->demand_bytes, before = vm->growth_from_bytes, before_ms = vm->growth_from_ms;
+	if (vm->stats_ms != now_ms || before_ms == now_ms)
+		return; /* only from statistics to statistics: between them nothing new is known */
+	vm->growth_from_bytes = used;
+	vm->growth_from_ms = now_ms;
+	if (before_ms == NEVER_MS)
+		return;
+	double dt_s = (double)(now_ms - before_ms) / 1000;
 	double growth = used > before ? (double)(used - before) / dt_s : 0;
 	double err = growth - vm->growth_mean_bytes_per_s;
 	double abs_err = err < 0 ? -err : err;
@@ -98,6 +117,8 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 		vm->stats = *s;
 		vm->has_stats = true;
 	}
+	if (advanced)
+		learn_hidden(vm, x->now_ms);
 	if (advanced && vm->stats_advances >= 2)
 		notice_driver(vm, x);
 	if (advanced && vm->stats_advances >= 2 && vm->state != VM_PAUSED && vm->state != VM_MIGRATING_OUT)
@@ -142,38 +163,70 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 
 #define REACTION_S 2.0		/* a tick to see it, one to act */
 #define DEMAND_DECAY_MS 10000.0 /* falling demand is believed after this; rising at once */
+#define STALE_DECAY_MS 60000.0	/* … and this where the guest does not say so itself */
+
+/*
+ * What the VM was ever seen to touch and not give back; 0 = unknown. A guessed overhead is not subtracted: it would
+ * make honest guests look as if they claimed too much.
+ */
+static uint64_t present_bytes(const struct vm *vm)
+{
+	if (!vm->has_sample || !vm->sample.has_memory)
+		return 0;
+	uint64_t overhead = vm->overhead_measured ? vm->overhead_bytes : 0;
+	return add_sat_u64(sub_sat_u64(vm->sample.resident_bytes, overhead), vm->sample.swapped_bytes);
+}
+
+/* The guest's word, or its last that made sense while that is not old: a snapshot from before the balloon moved may
+ * contradict itself. */
+static bool guest_account(struct vm *vm, struct vm_ctx *x, uint64_t *ret_used)
+{
+	uint64_t used, present = present_bytes(vm);
+	if (vm_stats_fresh(vm, x->config, x->now_ms) && guest_used_bytes(vm, &used)) {
+		/* No guest uses what was never given pages: residency and swap bound its word. */
+		vm->used_bytes = present && vm->overhead_measured ? min_u64(used, present) : used;
+		vm->used_ms = x->now_ms;
+	}
+	if (vm->used_ms == NEVER_MS || x->now_ms - vm->used_ms > x->config->stale_ms)
+		return false;
+	*ret_used = vm->used_bytes;
+	return true;
+}
 
 static void estimate_demand(struct vm *vm, struct vm_ctx *x)
 {
 	uint64_t size = vm_size_bytes(vm), used = 0;
-	uint64_t present = add_sat_u64(vm_resident_guest_bytes(vm), vm->has_sample ? vm->sample.swapped_bytes : 0);
-	bool fresh = vm_stats_fresh(vm, x->config, x->now_ms) && guest_used_bytes(vm, &used);
-	if (fresh) {
-		/* No guest uses what was never given pages: residency and swap bound its word. */
-		if (present)
-			used = min_u64(used, present);
+	uint64_t present = add_sat_u64(vm_resident_guest_bytes(vm), present_bytes(vm) ? vm->sample.swapped_bytes : 0);
+	double decay_ms = DEMAND_DECAY_MS;
+	if (guest_account(vm, x, &used)) {
 		vm->demand_confidence = 0.9;
+		vm->booted = true;
 	} else {
 		/* All that is known is what is resident. Half of it is assumed to be in use until faults say otherwise.
 		 */
-		used = present ? min_u64(present, size) / 2 : size;
-		vm->demand_confidence = present ? 0.25 : 0;
+		bool blind = x->now_ms < vm->blind_until_ms;
+		used = present ? min_u64(present, size) / 2 : blind ? 0 : size;
+		used = blind ? max_u64(used, vm->demand_bytes) : used;
+		vm->demand_confidence = present && !blind ? 0.25 : 0;
+		vm->booted |= !blind;
+		decay_ms = STALE_DECAY_MS;
 	}
 	if (x->now_ms < vm->host_floor_until_ms)
 		used = max_u64(used, min_u64(vm->host_floor_bytes, vm->facts.max_bytes));
-	if (!fresh || used >= vm->demand_bytes || vm->estimate_ms == NEVER_MS) {
+	if (used >= vm->demand_bytes || vm->estimate_ms == NEVER_MS) {
 		vm->demand_bytes = used;
 		return;
 	}
-	double part = (double)(x->now_ms - vm->estimate_ms) / DEMAND_DECAY_MS;
+	double part = (double)(x->now_ms - vm->estimate_ms) / decay_ms;
 	vm->demand_bytes -= (uint64_t)((double)(vm->demand_bytes - used) * (part > 1 ? 1 : part));
 }
 
 static void estimate_headroom(struct vm *vm, const struct core_config *c)
 {
-	uint64_t least = max_u64(c->headroom_bytes, (uint64_t)((double)vm->demand_bytes * c->headroom_share));
+	uint64_t least = max_u64(c->headroom_bytes, share_of(vm->demand_bytes, c->headroom_share));
 	double growth = (vm->growth_mean_bytes_per_s + 4 * vm->growth_dev_bytes_per_s) * REACTION_S;
-	vm->headroom_bytes = max_u64(least, min_u64((uint64_t)growth, vm->facts.max_bytes / 8));
+	uint64_t most = vm->facts.max_bytes / 8;
+	vm->headroom_bytes = max_u64(least, growth < (double)most ? (uint64_t)growth : most);
 }
 
 /* Usable memory so low that the guest is about to reclaim in earnest; a 512 MiB guest's own low watermark is about 8
@@ -189,12 +242,15 @@ static uint64_t low_usable_bytes(const struct vm *vm)
  */
 static double guest_sign(struct vm *vm, struct vm_ctx *x)
 {
-	if (!vm_stats_fresh(vm, x->config, x->now_ms) || !vm->stats.has_usable)
+	if (!vm_stats_fresh(vm, x->config, x->now_ms))
 		return SIGN_NONE;
-	uint64_t usable = vm->stats.usable_bytes;
+	/* A guest that swaps and does not say what is usable may have nothing. */
+	bool known = vm->stats.has_usable;
+	uint64_t usable = known ? vm->stats.usable_bytes : vm->stats.has_unused ? vm->stats.unused_bytes : 0;
 	/* The balloon has given memory back since that snapshot was taken. */
 	if (vm->stats.has_available)
-		usable += sub_sat_u64(sub_sat_u64(vm->actual_bytes, vm->stats.available_bytes), vm->hidden_bytes);
+		usable = add_sat_u64(usable, sub_sat_u64(sub_sat_u64(vm->actual_bytes, vm->stats.available_bytes),
+							 vm->hidden_bytes));
 	uint64_t size = vm_size_bytes(vm);
 	double swap = vm->has_guest_rates ? vm->guest_swap_in_per_s + vm->guest_swap_out_per_s : 0;
 	if (swap >= x->config->needy_swap_bytes_per_s && usable < max_u64(32 * MIB, size / 8)) {
@@ -202,9 +258,9 @@ static double guest_sign(struct vm *vm, struct vm_ctx *x)
 		return swap / 4096;
 	}
 	uint64_t low = low_usable_bytes(vm);
-	uint64_t present = vm_resident_guest_bytes(vm) + (vm->has_sample ? vm->sample.swapped_bytes : 0);
-	bool plausible = !vm->has_sample || present >= size / 4 * 3;
-	if (usable < low && plausible && size < vm_max_bytes(vm)) {
+	uint64_t present = present_bytes(vm);
+	bool plausible = !present || present >= size / 4 * 3;
+	if (known && usable < low && plausible && size < vm_max_bytes(vm)) {
 		snprintf(vm->needy_why, sizeof(vm->needy_why), "guest has %llu MiB usable left",
 			 (unsigned long long)(usable / MIB));
 		return 1000.0 * (1 - (double)usable / (double)low) + 1;
@@ -216,7 +272,8 @@ static double guest_sign(struct vm *vm, struct vm_ctx *x)
 static double host_sign(struct vm *vm, struct vm_ctx *x)
 {
 	double faults = vm->has_host_rates ? vm->host_faults_per_s : 0;
-	if (!vm->limit_known || vm->limit_bytes == LIMIT_NONE || !vm->has_sample)
+	if (!vm->limit_known || vm->limit_bytes == LIMIT_NONE || !vm->has_sample || !vm->sample.has_memory ||
+	    x->now_ms - vm->sample_ms > x->config->stale_ms)
 		return SIGN_NONE;
 	uint64_t slack = max_u64(8 * MIB, vm->limit_bytes / 32);
 	if (add_sat_u64(vm->sample.resident_bytes, slack) < vm->limit_bytes)
@@ -306,11 +363,9 @@ void vm_estimate(struct vm *vm, struct vm_ctx *x)
 		vm->estimate_ms = NEVER_MS;
 		return;
 	}
-	uint64_t before = vm->demand_bytes, before_ms = vm->estimate_ms;
 	estimate_demand(vm, x);
 	vm->estimate_ms = x->now_ms;
-	if (before_ms != NEVER_MS && vm->stats_ms == x->now_ms && before_ms < x->now_ms)
-		track_growth(vm, vm->demand_bytes, before, (double)(x->now_ms - before_ms) / 1000);
+	track_growth(vm, x->now_ms);
 	estimate_headroom(vm, x->config);
 	estimate_need(vm, x);
 	uint64_t need = add_sat_u64(vm->demand_bytes, vm->headroom_bytes);

@@ -51,6 +51,9 @@ void record(struct vm_ctx *x, const struct vm *vm, enum record_kind kind, uint64
 
 void vm_send_balloon(struct vm *vm, struct vm_ctx *x, uint64_t bytes)
 {
+	if (x->config->observe || vm->quarantined)
+		return;
+	bytes = max_u64(bytes, MIB); /* nothing is no size */
 	record(x, vm, RECORD_BALLOON, vm->actual_bytes, bytes, "%s", vm->reason);
 	struct effect *e = effect_add(x->out, EFFECT_BALLOON, vm->id);
 	if (!e)
@@ -59,10 +62,13 @@ void vm_send_balloon(struct vm *vm, struct vm_ctx *x, uint64_t bytes)
 	e->seq = ++vm->balloon_seq;
 	vm->balloon_pending = true;
 	vm->balloon_asked_bytes = bytes;
+	vm->balloon_sent_ms = x->now_ms;
 }
 
 void vm_send_limit(struct vm *vm, struct vm_ctx *x, uint64_t bytes)
 {
+	if (x->config->observe)
+		return;
 	record(x, vm, RECORD_LIMIT, vm->limit_known ? vm->limit_bytes : LIMIT_NONE, bytes, "%s", vm->reason);
 	struct effect *e = effect_add(x->out, EFFECT_LIMIT, vm->id);
 	if (!e)
@@ -72,4 +78,5 @@ void vm_send_limit(struct vm *vm, struct vm_ctx *x, uint64_t bytes)
 	vm->limit_pending = true;
 	vm->limit_asked_bytes = bytes;
 	vm->limit_sent_ms = x->now_ms;
+	vm->limit_ours |= bytes != LIMIT_NONE;
 }

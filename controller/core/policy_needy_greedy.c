@@ -15,6 +15,9 @@ static int by_need(const void *a, const void *b)
 		return va->needy ? -1 : 1;
 	if (va->needy && va->need_score != vb->need_score)
 		return va->need_score > vb->need_score ? -1 : 1;
+	/* The greediest first: where shares are smaller than is worth a resize, they give the whole of it. */
+	if (!va->needy && va->greedy_bytes != vb->greedy_bytes)
+		return va->greedy_bytes > vb->greedy_bytes ? -1 : 1;
 	return va->id < vb->id ? -1 : va->id > vb->id; /* a total order: the same input gives the same output */
 }
 
@@ -41,7 +44,7 @@ static uint64_t granted_size(const struct vm *vm)
 static void give(struct plan *p, struct vm *vm, uint64_t bytes, uint64_t *available, const char *why)
 {
 	uint64_t size = granted_size(vm);
-	vm->plan_bytes = min_u64(size + bytes, vm_max_bytes(vm));
+	vm->plan_bytes = min_u64(add_sat_u64(size, bytes), max_u64(size, vm_max_bytes(vm)));
 	*available -= min_u64(*available, vm->plan_bytes - size);
 	snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s", why);
 }
@@ -50,6 +53,14 @@ static void give(struct plan *p, struct vm *vm, uint64_t bytes, uint64_t *availa
 static bool helping_in_progress(const struct vm *vm, const struct plan *p)
 {
 	if (vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON)
+		return true;
+	/* It counts as needy for a while after the last sign; but only a new sign says that the last helping was too
+	 * small. */
+	if (vm->grow_ms != NEVER_MS && vm->needy_sign_ms <= vm->grow_ms)
+		return true;
+	/* What its balloon holds cannot be given back while libvirt does not answer for it. */
+	if (vm->quarantined && vm->actual_trusted && vm->actual_bytes <= vm_size_bytes(vm) &&
+	    vm->actual_bytes < vm_max_bytes(vm))
 		return true;
 	bool just = vm->grow_ms != NEVER_MS && p->now_ms - vm->grow_ms < p->config->interval_ms * 3 / 2;
 	bool seen = vm->stats_ms > vm->change_ms || vm->sample_ms > vm->change_ms + p->config->interval_ms / 2;
@@ -89,7 +100,7 @@ static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 		uint64_t more = only_first && i > 0 ? 0 : min_u64(sub_sat_u64(wish, has), *available);
 		vm->plan_bytes += more;
 		*available -= more;
-		unmet += sub_sat_u64(wish, has + more);
+		unmet = add_sat_u64(unmet, sub_sat_u64(wish, has + more));
 		if (has + more < wish)
 			vm->bounds |= BOUND_BUFFER;
 	}
@@ -104,10 +115,11 @@ static void serve_tight(struct plan *p, size_t first, uint64_t *available)
 	for (size_t i = first; i < p->n; i++) {
 		struct vm *vm = p->vms[i];
 		uint64_t size = granted_size(vm);
-		uint64_t tight = vm->demand_bytes + vm->headroom_bytes / 2;
+		uint64_t tight = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 2);
 		if (vm->pinned_bytes || size >= min_u64(tight, vm_max_bytes(vm)) || vm->demand_confidence < 0.5)
 			continue;
-		uint64_t want = sub_sat_u64(min_u64(vm->need_bytes + vm->headroom_bytes / 2, vm_max_bytes(vm)), size);
+		uint64_t want = sub_sat_u64(
+			min_u64(add_sat_u64(vm->need_bytes, vm->headroom_bytes / 2), vm_max_bytes(vm)), size);
 		uint64_t got = min_u64(want, sub_sat_u64(*available, keep));
 		if (got < vm_dead_band_bytes(vm, p->config)) {
 			vm->bounds |= BOUND_BUFFER;
@@ -129,9 +141,12 @@ static uint64_t serve_pinned(struct plan *p, uint64_t *available)
 		uint64_t size = granted_size(vm);
 		if (want <= size) {
 			vm->plan_bytes = want;
+		} else if (p->books->level == LEVEL_LOW) {
+			vm->plan_bytes = size; /* nobody grows now but the neediest */
+			vm->bounds |= BOUND_BUFFER;
 		} else {
 			uint64_t got = min_u64(want - size, *available);
-			unmet += want - size - got;
+			unmet = add_sat_u64(unmet, want - size - got);
 			vm->plan_bytes = size + got;
 			*available -= got;
 		}
@@ -147,7 +162,22 @@ static uint64_t coming_size(const struct vm *vm)
 	return shrinking ? min_u64(vm_size_bytes(vm), vm->target_bytes) : vm_size_bytes(vm);
 }
 
-static bool may_give(struct vm *vm, const struct plan *p, bool hurry)
+struct need {
+	bool hurry;  /* level hard or low: by limits, dwelling or not */
+	bool rescue; /* somebody needy lacks memory: dwelling or not */
+};
+
+static uint64_t saturate(__int128 v)
+{
+	return v <= 0 ? 0 : v > (__int128)UINT64_MAX ? UINT64_MAX : (uint64_t)v;
+}
+
+static __int128 max_i128(__int128 a, __int128 b)
+{
+	return a > b ? a : b;
+}
+
+static bool may_give(struct vm *vm, const struct plan *p, const struct need *need)
 {
 	bool growing = vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON;
 	if (vm->needy || vm->pinned_bytes || growing || vm->plan_bytes > vm_size_bytes(vm))
@@ -155,36 +185,50 @@ static bool may_give(struct vm *vm, const struct plan *p, bool hurry)
 	if (vm->demand_confidence == 0)
 		return false;
 	bool dwelling = vm->grow_ms != NEVER_MS && p->now_ms - vm->grow_ms < vm->dwell_ms;
-	if (dwelling && !hurry) {
+	if (dwelling && !need->hurry && !need->rescue) {
 		vm->bounds |= BOUND_DWELL;
 		return false;
 	}
 	/* Nobody's word can be had and no way to take: neither balloon nor limit. */
-	bool way = (vm_balloon_allowed(vm, p->config) && vm->health != BALLOON_ABSENT &&
-		    vm->health != BALLOON_INHIBITED) ||
-		   vm_limit_allowed(vm, p->ctx);
+	bool way = vm_shrink_floor_bytes(vm, p->ctx) < vm_size_bytes(vm);
 	if (!way)
 		vm->bounds |= BOUND_NO_SWAP;
 	return way;
 }
 
 /*
- * How much a VM can give in a pass. 1: what neither demand nor headroom justifies. 2 (hard): of its headroom, half. 3
- * (low, pool exceeded): down to its minimum, because a host out of memory kills somebody.
+ * How much a VM can give in a pass. 1: what neither demand nor headroom justifies. 2 (hard): of its headroom, a part
+ * that does not make it tight. 3 (low, host out of memory): down to its minimum, because a host out of memory kills
+ * somebody.
  */
 static uint64_t can_give(const struct vm *vm, const struct plan *p, unsigned pass)
 {
 	uint64_t size = min_u64(coming_size(vm), vm->plan_bytes), min = vm_min_bytes(vm, p->config);
-	uint64_t floor = pass == 1 ? vm->need_bytes : pass == 2 ? vm->demand_bytes + vm->headroom_bytes / 2 : min;
-	return sub_sat_u64(size, max_u64(floor, min));
+	uint64_t tight = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 8 * 5);
+	uint64_t floor = pass == 1 ? vm->need_bytes : pass == 2 ? min_u64(vm->need_bytes, tight) : min;
+	floor = max_u64(max_u64(floor, min), vm_shrink_floor_bytes(vm, p->ctx));
+	return sub_sat_u64(size, floor);
 }
 
-static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, bool hurry)
+static void take(struct vm *vm, uint64_t bytes, uint64_t can, unsigned pass, bool hurry)
+{
+	vm->plan_bytes = min_u64(coming_size(vm), vm->plan_bytes) - bytes;
+	vm->plan_urgent = hurry;
+	snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s: %llu MiB of %llu MiB %s",
+		 hurry ? "host short of memory" : "refilling the buffer", (unsigned long long)(bytes / MIB),
+		 (unsigned long long)(can / MIB),
+		 pass == 1   ? "it does not need"
+		 : pass == 2 ? "headroom"
+			     : "above its minimum");
+}
+
+/* Returns what is left of the shortage. */
+static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, const struct need *need)
 {
 	double total = 0;
 	for (size_t i = 0; i < p->n; i++) {
 		struct vm *vm = p->vms[i];
-		if (may_give(vm, p, hurry))
+		if (may_give(vm, p, need))
 			total += (double)can_give(vm, p, pass) * 100 / vm->facts.policy.weight;
 	}
 	if (total <= 0)
@@ -192,68 +236,87 @@ static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, bool
 	uint64_t left = shortage;
 	for (size_t i = 0; i < p->n && left; i++) {
 		struct vm *vm = p->vms[i];
-		if (!may_give(vm, p, hurry))
+		if (!may_give(vm, p, need))
 			continue;
 		uint64_t can = can_give(vm, p, pass);
 		double part = (double)can * 100 / vm->facts.policy.weight / total;
-		uint64_t take = min_u64(min_u64(can, (uint64_t)((double)shortage * part) + 1), left);
-		if (!take)
+		uint64_t bytes = add_sat_u64(share_of(shortage, part), 1);
+		/* Less than the dead band would not be taken at all, and many small shares would never fill a buffer.
+		 */
+		if (vm->plan_bytes >= vm_size_bytes(vm))
+			bytes = max_u64(bytes, vm_dead_band_bytes(vm, p->config));
+		bytes = min_u64(bytes, can);
+		if (!bytes)
 			continue;
-		vm->plan_bytes = min_u64(coming_size(vm), vm->plan_bytes) - take;
-		vm->plan_urgent = hurry;
-		left -= take;
-		snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s: %llu MiB of %llu MiB %s",
-			 hurry ? "host short of memory" : "refilling the buffer", (unsigned long long)(take / MIB),
-			 (unsigned long long)(can / MIB),
-			 pass == 1   ? "it does not need"
-			 : pass == 2 ? "headroom"
-				     : "above its minimum");
+		take(vm, bytes, can, pass, need->hurry);
+		left = sub_sat_u64(left, bytes);
 	}
 	return left;
 }
 
-static void reclaim(struct plan *p, uint64_t available, uint64_t unmet)
+/* Free memory of the host itself, below half of its reserve: books may be right and the host short all the same. */
+static uint64_t host_shortage_bytes(const struct plan *p)
 {
-	int64_t buffer = p->books->buffer_bytes;
+	uint64_t least = p->config->reserve_bytes / 4 * 3;
+	return p->host->has_memory && p->books->level >= LEVEL_HARD ? sub_sat_u64(least, p->host->mem_available_bytes)
+								    : 0;
+}
+
+static void reclaim(struct plan *p, uint64_t unmet)
+{
+	const struct books *books = p->books;
+	__int128 buffer = books->buffer_bytes, coming = 0;
 	for (size_t i = 0; i < p->n; i++) {
 		const struct vm *vm = p->vms[i];
 		uint64_t size = granted_size(vm);
-		buffer += (int64_t)(vm_size_bytes(vm) - coming_size(vm));		/* on its way back */
-		buffer -= (int64_t)(vm->plan_bytes > size ? vm->plan_bytes - size : 0); /* just given */
+		coming += vm_size_bytes(vm) - coming_size(vm);		     /* on its way back */
+		buffer -= vm->plan_bytes > size ? vm->plan_bytes - size : 0; /* just given */
 	}
-	uint64_t target = p->books->buffer_target_bytes;
-	bool hurry = p->books->level >= LEVEL_HARD;
+	buffer += coming;
+	uint64_t target = books->buffer_target_bytes, shortage = 0;
 	/* A nearly full buffer is full: small refills would only move memory to and fro. */
-	bool nearly = buffer >= 0 && (uint64_t)buffer >= target / 10 * 9;
-	if (nearly && !unmet)
+	if (unmet || buffer < (__int128)(target / 10 * 9))
+		shortage = buffer < (__int128)target ? saturate((__int128)target - buffer) : 0;
+	uint64_t host_short = saturate((__int128)host_shortage_bytes(p) - coming);
+	shortage = max_u64(add_sat_u64(shortage, unmet), host_short);
+	if (!shortage)
 		return;
-	uint64_t shortage = buffer >= 0 ? sub_sat_u64(target, (uint64_t)buffer) : target + (uint64_t)-buffer;
-	shortage = add_sat_u64(shortage, unmet);
+	const struct need need = {.hurry = books->level >= LEVEL_HARD, .rescue = unmet > 0};
 	uint64_t left = shortage;
 	for (unsigned round = 0; round < 3 && left > MIB; round++)
-		left = take_pass(p, left, 1, hurry);
-	if (hurry && left > MIB)
-		left = take_pass(p, left, 2, true);
-	if (p->books->level == LEVEL_LOW && buffer < 0) {
-		uint64_t breach = min_u64(left, (uint64_t)-buffer);
-		if (breach > MIB)
-			take_pass(p, breach, 3, true);
-	}
+		left = take_pass(p, left, 1, &need);
+	if (!need.hurry || left <= MIB)
+		return;
+	/* Headroom is worth more than a full buffer: it is taken only to leave this level, or for somebody in need. */
+	uint64_t spare = host_short ? 0 : target / 5 * 3, taken = shortage - left;
+	uint64_t wanted = sub_sat_u64(left, spare);
+	if (wanted > MIB)
+		taken += wanted - take_pass(p, wanted, 2, &need);
+	/* Memory in use is taken only where the host has really run out of it, not for what was merely promised. */
+	uint64_t out = max_u64(sub_sat_u64(books->resident_bytes, books->pool_bytes), host_short);
+	uint64_t breach = min_u64(out, saturate(max_i128(-buffer, host_short) - taken));
+	if (books->level == LEVEL_LOW && breach > MIB)
+		take_pass(p, breach, 3, &need);
 }
 
 static void needy_greedy_plan(struct plan *p)
 {
+	p->books->unmet_bytes = 0;
+	if (!p->n)
+		return;
 	qsort(p->vms, p->n, sizeof(p->vms[0]), by_need);
 	size_t needy = 0;
 	while (needy < p->n && p->vms[needy]->needy)
 		needy++;
 	uint64_t available = books_available(p->books, p->config, p->host);
+	for (size_t i = 0; i < p->n; i++) /* guaranteed minimums come first */
+		available = sub_sat_u64(available, sub_sat_u64(p->vms[i]->plan_bytes, granted_size(p->vms[i])));
 	uint64_t unmet = serve_pinned(p, &available);
-	unmet += serve_needy(p, needy, &available);
+	unmet = add_sat_u64(unmet, serve_needy(p, needy, &available));
 	p->books->unmet_bytes = unmet;
 	if (p->books->level <= LEVEL_SOFT)
 		serve_tight(p, needy, &available);
-	reclaim(p, available, unmet);
+	reclaim(p, unmet);
 }
 
 const struct policy_ops policy_needy_greedy = {.name = "needy-greedy", .plan = needy_greedy_plan};

@@ -5,6 +5,7 @@
  */
 #include "controller/core/vm.h"
 
+#include <errno.h>
 #include <stdio.h>
 
 /* A balloon moves in pages and QEMU rounds: closer than this is there. */
@@ -16,11 +17,35 @@ static uint64_t balloon_tolerance_bytes(const struct vm *vm, const struct core_c
 /* Limits are rounded to pages by the kernel. */
 #define LIMIT_TOLERANCE_BYTES (64 * KIB)
 
-static void begin_balloon_op(struct vm *vm, struct vm_ctx *x)
+static bool balloon_reachable(const struct vm *vm, const struct vm_ctx *x, bool growing)
 {
-	vm->op_ms = vm->window_ms = x->now_ms;
-	vm->op_actual_bytes = vm->window_actual_bytes = vm->actual_bytes;
-	vm->deadline_ms = x->now_ms + x->config->stall_timeout_ms;
+	/* What a balloon holds is given back also where it may not be used any more. */
+	return growing ? vm->facts.has_balloon && !vm->quarantined : vm_balloon_allowed(vm, x->config);
+}
+
+/* Known not to deliver: asked, but not waited for. */
+static bool balloon_hopeless(const struct vm *vm, bool growing)
+{
+	return vm->health == BALLOON_ABSENT || vm->health == BALLOON_INHIBITED ||
+	       (vm->health == BALLOON_STALLED && !growing && vm->target_bytes < vm->floor_bytes);
+}
+
+/*
+ * A target that moves on in the same direction does not renew the window: otherwise a trickle under a policy that
+ * changes its mind each second would never be judged.
+ */
+void resize_watch_balloon(struct vm *vm, struct vm_ctx *x, bool growing, bool retry)
+{
+	if (x->config->observe || !balloon_reachable(vm, x, growing) || (!retry && balloon_hopeless(vm, growing))) {
+		vm->op_ms = NEVER_MS;
+		return;
+	}
+	if (vm->op_ms == NEVER_MS || vm->op_growing != growing) {
+		vm->op_ms = vm->window_ms = x->now_ms;
+		vm->op_actual_bytes = vm->window_actual_bytes = vm->actual_bytes;
+		vm->op_growing = growing;
+	}
+	vm->deadline_ms = max_u64(x->now_ms, vm->window_ms + x->config->stall_timeout_ms);
 }
 
 static bool balloon_at_target(const struct vm *vm, const struct core_config *c, bool growing)
@@ -37,18 +62,18 @@ static bool balloon_at_target(const struct vm *vm, const struct core_config *c, 
 enum vm_signal resize_ask_balloon(struct vm *vm, struct vm_ctx *x, bool growing)
 {
 	bool there = balloon_at_target(vm, x->config, growing);
-	if (!vm_balloon_allowed(vm, x->config))
+	if (x->config->observe || !balloon_reachable(vm, x, growing)) {
+		vm->op_ms = NEVER_MS;
 		return there ? SIG_BALLOON_DONE : SIG_BALLOON_SKIP;
-	bool hopeless = vm->health == BALLOON_ABSENT || vm->health == BALLOON_INHIBITED ||
-			(vm->health == BALLOON_STALLED && vm->target_bytes < vm->floor_bytes);
+	}
 	if (vm->balloon_asked_bytes != vm->target_bytes && (!there || vm->balloon_asked_bytes))
 		vm_send_balloon(vm, x, vm->target_bytes);
-	if (there)
+	if (there) {
+		vm->op_ms = NEVER_MS;
 		return SIG_BALLOON_DONE;
-	if (hopeless && !growing)
-		return SIG_BALLOON_SKIP;
-	begin_balloon_op(vm, x);
-	return 0;
+	}
+	resize_watch_balloon(vm, x, growing, false);
+	return vm->op_ms == NEVER_MS ? SIG_BALLOON_SKIP : 0;
 }
 
 static void learn_speed(struct vm *vm, struct vm_ctx *x)
@@ -117,25 +142,24 @@ void vm_balloon_moved(struct vm *vm, struct vm_ctx *x, uint64_t actual_bytes)
 {
 	uint64_t before = vm->actual_bytes;
 	uint64_t elapsed_ms = x->now_ms - vm->actual_ms;
-	bool first = before == 0;
+	bool first = !vm->actual_seen;
+	vm->actual_seen = true;
 	vm->actual_bytes = actual_bytes;
 	vm->actual_ms = x->now_ms;
-	if (first || before == actual_bytes)
+	if (before == actual_bytes)
+		return;
+	vm->actual_change_ms = x->now_ms;
+	if (first)
 		return;
 	notice_return(vm, x, before, elapsed_ms);
 	adopt_foreign_size(vm, before);
 	if (vm->op_ms == NEVER_MS)
 		return;
-	bool growing = vm->state == VM_GROWING_BALLOON;
-	bool shrinking = vm->state == VM_SHRINKING_BALLOON || vm->state == VM_SHRINKING_LIMIT;
-	if (shrinking)
+	if (!vm->op_growing)
 		vm->actual_trusted |= actual_bytes < before;
-	if ((growing || shrinking) && balloon_at_target(vm, x->config, growing)) {
+	if (balloon_at_target(vm, x->config, vm->op_growing)) {
 		balloon_reached(vm, x);
-		vm_signal(vm, SIG_BALLOON_DONE, x);
-	} else if (vm->state == VM_STEADY &&
-		   vm->actual_bytes <= vm->target_bytes + balloon_tolerance_bytes(vm, x->config)) {
-		balloon_reached(vm, x); /* the limit was there first */
+		vm_signal(vm, SIG_BALLOON_DONE, x); /* nothing to a steady VM: the limit was there first */
 	}
 }
 
@@ -166,28 +190,43 @@ void vm_balloon_result(struct vm *vm, struct vm_ctx *x, int code)
 	vm_signal(vm, SIG_BALLOON_SKIP, x);
 }
 
-static void judge_progress(struct vm *vm, struct vm_ctx *x)
+/* Whether the balloon moved fast enough in the window that ends now; the next window begins then. */
+static bool window_passed(struct vm *vm, struct vm_ctx *x)
 {
-	bool growing = vm->state == VM_GROWING_BALLOON;
-	if (vm->balloon_pending || vm->op_ms == NEVER_MS) { /* libvirt's delay is not the balloon's fault */
-		vm->deadline_ms = NEVER_MS;
-		vm_signal(vm, SIG_BALLOON_SKIP, x);
-		return;
-	}
-	uint64_t moved = growing ? sub_sat_u64(vm->actual_bytes, vm->window_actual_bytes)
-				 : sub_sat_u64(vm->window_actual_bytes, vm->actual_bytes);
+	uint64_t moved = vm->op_growing ? sub_sat_u64(vm->actual_bytes, vm->window_actual_bytes)
+					: sub_sat_u64(vm->window_actual_bytes, vm->actual_bytes);
 	uint64_t elapsed_ms = max_u64(1, x->now_ms - vm->window_ms);
-	uint64_t speed = mul_div_u64(moved, 1000, elapsed_ms);
-	if (speed < x->config->min_speed_bytes_per_s) {
-		vm->deadline_ms = NEVER_MS;
-		vm_signal(vm, SIG_BALLOON_STALL, x);
-		return;
-	}
+	if (mul_div_u64(moved, 1000, elapsed_ms) < x->config->min_speed_bytes_per_s)
+		return false;
 	learn_speed(vm, x);
 	note_working(vm, x);
 	vm->window_ms = x->now_ms;
 	vm->window_actual_bytes = vm->actual_bytes;
-	vm->deadline_ms = x->now_ms + x->config->stall_timeout_ms;
+	return true;
+}
+
+static void judge_progress(struct vm *vm, struct vm_ctx *x)
+{
+	if (vm->balloon_pending || vm->op_ms == NEVER_MS) { /* libvirt's delay is not the balloon's fault */
+		vm->deadline_ms = vm->op_ms = NEVER_MS;
+		vm_signal(vm, SIG_BALLOON_SKIP, x);
+		return;
+	}
+	if (window_passed(vm, x)) {
+		vm->deadline_ms = x->now_ms + x->config->stall_timeout_ms;
+		return;
+	}
+	vm->deadline_ms = NEVER_MS;
+	vm_signal(vm, SIG_BALLOON_STALL, x);
+}
+
+/* The limit reached the target first: the balloon is still judged, so that what is learned of it is right. */
+static void judge_in_background(struct vm *vm, struct vm_ctx *x)
+{
+	if (vm->op_ms == NEVER_MS || vm->balloon_pending || x->now_ms - vm->window_ms < x->config->stall_timeout_ms)
+		return;
+	if (!window_passed(vm, x))
+		resize_stalled(vm, x, vm->op_growing);
 }
 
 void vm_timer(struct vm *vm, struct vm_ctx *x)
@@ -232,6 +271,8 @@ static uint64_t next_limit_step(const struct vm *vm, const struct vm_ctx *x, uin
 	uint64_t step = x->config->max_step_bytes;
 	if (x->level >= LEVEL_HARD)
 		step = add_sat_u64(step, step);
+	/* Others may be stepping too: no more than half of the swap that is left to use. */
+	step = min_u64(step, sub_sat_u64(x->host->swap_free_bytes, x->config->keep_free_bytes) / 2);
 	return resident - min_u64(take, step);
 }
 
@@ -246,13 +287,13 @@ static uint64_t final_limit(const struct vm *vm, const struct vm_ctx *x)
 
 enum vm_signal resize_lower_limit(struct vm *vm, struct vm_ctx *x)
 {
-	if (!vm_limit_allowed(vm, x)) {
+	if (x->config->observe || !vm_limit_allowed(vm, x)) {
 		if (vm_size_bytes(vm) > vm->target_bytes + vm_dead_band_bytes(vm, x->config) && vm->op_ms == NEVER_MS)
 			vm->target_bytes = min_u64(vm_size_bytes(vm), vm_max_bytes(vm)); /* nothing more can be had */
 		return SIG_LIMIT_DONE;
 	}
 	if (!vm->has_sample || !vm->sample.has_memory) /* never blindly: the next tick brings a sample */
-		return 0;
+		return vm_balloon_works(vm) && balloon_at_target(vm, x->config, false) ? SIG_LIMIT_DONE : 0;
 	uint64_t final = final_limit(vm, x);
 	uint64_t next = final == LIMIT_NONE ? LIMIT_NONE : next_limit_step(vm, x, final);
 	if (vm->limit_known && !vm->limit_pending && vm->limit_bytes == next && next == final)
@@ -268,15 +309,29 @@ enum vm_signal resize_lower_limit(struct vm *vm, struct vm_ctx *x)
 	return 0;
 }
 
+/* The limit for a VM that is to have size_bytes and is not being shrunk: never below what it uses. Where swap may not
+ * take anything a limit has no business. */
+uint64_t resize_open_limit_for(const struct vm *vm, const struct vm_ctx *x, uint64_t size_bytes)
+{
+	uint64_t want = vm_limit_for(vm, size_bytes);
+	if (!vm_limit_allowed(vm, x) && !x->swap_low)
+		return LIMIT_NONE;
+	bool sampled = vm->has_sample && vm->sample.has_memory;
+	if (want != LIMIT_NONE && sampled && (vm_balloon_works(vm) || x->swap_low))
+		want = max_u64(want, add_sat_u64(vm->sample.resident_bytes, vm_limit_margin_bytes(vm)));
+	return want;
+}
+
 enum vm_signal resize_raise_limit(struct vm *vm, struct vm_ctx *x)
 {
-	uint64_t want = vm_limit_for(vm, vm->target_bytes);
-	if (vm_balloon_works(vm) && want != LIMIT_NONE && vm->has_sample)
-		want = max_u64(want, add_sat_u64(vm->sample.resident_bytes, vm_limit_margin_bytes(vm)));
-	bool open = vm->limit_known ? vm->limit_bytes == LIMIT_NONE : vm->limit_asked_bytes == 0;
+	if (x->config->observe)
+		return SIG_LIMIT_DONE;
+	uint64_t want = resize_open_limit_for(vm, x, vm->target_bytes);
+	bool open = vm->limit_known ? vm->limit_bytes == LIMIT_NONE : !vm->limit_ours;
 	if (!vm->limit_pending && (open || (vm->limit_known && vm->limit_bytes >= want)))
 		return SIG_LIMIT_DONE;
-	vm_send_limit(vm, x, want);
+	if (!vm->limit_pending || vm->limit_asked_bytes != want)
+		vm_send_limit(vm, x, want);
 	return 0;
 }
 
@@ -303,8 +358,14 @@ void vm_limit_result(struct vm *vm, struct vm_ctx *x, int code, uint64_t limit_b
 	bool raise_ok = add_sat_u64(limit_bytes, LIMIT_TOLERANCE_BYTES) >= vm->limit_asked_bytes;
 	uint64_t before = vm->limit_known ? vm->limit_bytes : LIMIT_NONE;
 	vm->limit_pending = false;
-	vm->limit_known = true;
-	vm->limit_bytes = lower_ok && raise_ok ? vm->limit_asked_bytes : limit_bytes;
+	vm->limit_result_ms = x->now_ms;
+	if (code < 0 && limit_bytes == 0) { /* not even the limit in force could be read */
+		lower_ok = raise_ok = false;
+	} else {
+		vm->limit_known = true;
+		vm->limit_bytes = lower_ok && raise_ok ? vm->limit_asked_bytes : limit_bytes;
+		vm->limit_ours &= vm->limit_bytes != LIMIT_NONE;
+	}
 	if (vm->state == VM_GROWING_LIMIT ? !raise_ok : !lower_ok) {
 		if (vm->state == VM_GROWING_LIMIT || vm->state == VM_SHRINKING_LIMIT)
 			limit_refused(vm, x, code);
@@ -315,7 +376,8 @@ void vm_limit_result(struct vm *vm, struct vm_ctx *x, int code, uint64_t limit_b
 	if (vm->state == VM_GROWING_LIMIT) {
 		vm_signal(vm, SIG_LIMIT_DONE, x);
 	} else if (vm->state == VM_SHRINKING_LIMIT) {
-		vm->step_ms = x->now_ms + x->config->interval_ms;
+		/* One step a tick; the answer came a moment after the tick that asked. */
+		vm->step_ms = vm->limit_sent_ms + x->config->interval_ms / 4 * 3;
 		if (vm->limit_bytes <= final_limit(vm, x))
 			vm_signal(vm, SIG_LIMIT_DONE, x);
 	}
@@ -324,7 +386,9 @@ void vm_limit_result(struct vm *vm, struct vm_ctx *x, int code, uint64_t limit_b
 /* systemd's daemon-reload, an administrator, libvirt's memtune: the limit is not what was set. */
 static void watch_drift(struct vm *vm, struct vm_ctx *x)
 {
-	if (vm->limit_pending || !vm->has_sample || !vm->sample.has_memory || vm->sample_ms <= vm->limit_sent_ms)
+	/* A sample from before the answer still shows the old limit. */
+	bool newer = !vm->limit_asked_bytes || vm->sample_ms > vm->limit_result_ms;
+	if (vm->limit_pending || !vm->has_sample || !vm->sample.has_memory || !newer)
 		return;
 	uint64_t seen = vm->sample.limit_bytes;
 	if (!vm->limit_known) {
@@ -337,7 +401,10 @@ static void watch_drift(struct vm *vm, struct vm_ctx *x)
 		return;
 	uint64_t ours = vm->limit_bytes;
 	vm->limit_bytes = seen;
-	bool again = vm_plannable(vm, x) && (ours == LIMIT_NONE || vm_limit_allowed(vm, x));
+	bool again = !x->config->observe && vm_plannable(vm, x) && (ours == LIMIT_NONE || vm_limit_allowed(vm, x));
+	/* What was let in meanwhile goes out in steps, not at once. */
+	if (seen > ours)
+		ours = max_u64(ours, sub_sat_u64(vm->sample.resident_bytes, x->config->max_step_bytes));
 	if (!again || (vm->limit_drift_ms != NEVER_MS && x->now_ms - vm->limit_drift_ms < 5000))
 		return;
 	vm->limit_drift_ms = x->now_ms;
@@ -348,13 +415,14 @@ static void watch_drift(struct vm *vm, struct vm_ctx *x)
 /* Keeps a steady VM's backstop just above what it uses, and takes away a limit that is not allowed any more. */
 static void maintain_backstop(struct vm *vm, struct vm_ctx *x)
 {
-	if (vm->limit_pending || !vm->limit_known || vm->limit_bytes == LIMIT_NONE || !vm->has_sample)
+	if (vm->limit_pending || !vm->limit_known || vm->limit_bytes == LIMIT_NONE || !vm->has_sample ||
+	    !vm->sample.has_memory)
 		return;
 	uint64_t margin = vm_limit_margin_bytes(vm);
 	uint64_t resident = vm->sample.resident_bytes;
 	bool near = add_sat_u64(resident, margin / 4) > vm->limit_bytes;
 	if (!vm_limit_allowed(vm, x)) {
-		if (!x->swap_low || near) {
+		if (vm->limit_ours && (!x->swap_low || near)) {
 			snprintf(vm->reason, sizeof(vm->reason), "limit opened: %s", vm_limit_forbidden_why(vm, x));
 			vm_send_limit(vm, x, LIMIT_NONE);
 		}
@@ -371,11 +439,27 @@ static void maintain_backstop(struct vm *vm, struct vm_ctx *x)
 
 #define INHIBIT_AFTER_MS 10000
 
+/* Post-copy and background snapshots end: once no more is there than the balloon says, it is given another try. */
+static void believe_again(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t present = add_sat_u64(vm_resident_guest_bytes(vm), vm->sample.swapped_bytes);
+	if (!vm->has_sample || !vm->sample.has_memory || vm->actual_bytes >= vm->facts.max_bytes ||
+	    present > vm->actual_bytes)
+		return;
+	vm->health = BALLOON_UNKNOWN;
+	vm->inhibit_suspect_ms = NEVER_MS;
+	record(x, vm, RECORD_BALLOON_BACK, vm->actual_bytes, present, "no more is there than the balloon says");
+}
+
 /* An inhibited balloon says it shrank while the memory stays: judged by residency, over ten seconds, with measured
  * overhead only. */
 static void watch_inhibition(struct vm *vm, struct vm_ctx *x)
 {
 	uint64_t actual = vm->actual_bytes;
+	if (vm->health == BALLOON_INHIBITED) {
+		believe_again(vm, x);
+		return;
+	}
 	bool suspect = vm_balloon_works(vm) && vm->overhead_measured && actual < vm->facts.max_bytes &&
 		       vm_resident_guest_bytes(vm) > actual + max_u64(64 * MIB, actual / 4);
 	if (!suspect) {
@@ -394,20 +478,68 @@ static void watch_inhibition(struct vm *vm, struct vm_ctx *x)
 static void retry_balloon(struct vm *vm, struct vm_ctx *x)
 {
 	bool due = (vm->health == BALLOON_STALLED || vm->health == BALLOON_ABSENT) && x->now_ms >= vm->retry_at_ms;
+	/* A driver that came late has not been asked for what the limit holds now. */
+	due |= vm->health == BALLOON_UNKNOWN && vm->actual_trusted && vm->balloon_asked_bytes &&
+	       vm->balloon_asked_bytes != vm->target_bytes;
 	if (!due || !vm_plannable(vm, x) || !vm_balloon_allowed(vm, x->config) || x->config->observe)
 		return;
 	if (vm->actual_bytes > vm->target_bytes + balloon_tolerance_bytes(vm, x->config) && !vm->needy)
 		vm_signal(vm, SIG_RETRY, x);
 }
 
+#define RESULT_LOST_MS 30000 /* a limit on v1 is lowered synchronously, to slow swap perhaps */
+#define LIMIT_STALL_MS 30000 /* residency does not follow the limit: locked memory, a swap device that stands still */
+#define REOPEN_MS 5000
+
+/* An answer that never comes is a failure like any other: no state waits for ever. */
+static void watch_lost_results(struct vm *vm, struct vm_ctx *x)
+{
+	if (vm->balloon_pending && x->now_ms - vm->balloon_sent_ms >= RESULT_LOST_MS)
+		vm_balloon_result(vm, x, -ETIMEDOUT);
+	if (!vm->limit_pending || x->now_ms - vm->limit_sent_ms < RESULT_LOST_MS)
+		return;
+	vm->limit_pending = false;
+	record(x, vm, RECORD_LIMIT_FAILED, vm->limit_bytes, vm->limit_asked_bytes, "no answer for %d s",
+	       RESULT_LOST_MS / 1000);
+	vm_signal(vm, SIG_LIMIT_FAIL, x);
+}
+
+static void watch_limit_progress(struct vm *vm, struct vm_ctx *x)
+{
+	if (vm->state != VM_SHRINKING_LIMIT)
+		return;
+	uint64_t resident = vm->has_sample && vm->sample.has_memory ? vm->sample.resident_bytes : 0;
+	if (vm->progress_ms < vm->change_ms || add_sat_u64(resident, MIB) <= vm->progress_bytes) {
+		vm->progress_ms = x->now_ms;
+		vm->progress_bytes = resident;
+	} else if (x->now_ms - vm->progress_ms >= LIMIT_STALL_MS) {
+		record(x, vm, RECORD_LIMIT_FAILED, vm->limit_bytes, vm->limit_asked_bytes, "nothing came back for %d s",
+		       LIMIT_STALL_MS / 1000);
+		vm_signal(vm, SIG_LIMIT_FAIL, x);
+	}
+}
+
+/* Opening is the promise that must be kept: tried again where it was refused. */
+static void reopen(struct vm *vm, struct vm_ctx *x)
+{
+	bool refused = vm->limit_ours && vm->limit_asked_bytes == LIMIT_NONE && !vm->limit_pending && vm->limit_known &&
+		       vm->limit_bytes != LIMIT_NONE;
+	if (refused && x->now_ms - vm->limit_sent_ms >= REOPEN_MS)
+		vm_send_limit(vm, x, LIMIT_NONE);
+}
+
 void vm_maintain(struct vm *vm, struct vm_ctx *x)
 {
+	watch_lost_results(vm, x);
 	watch_drift(vm, x);
+	watch_limit_progress(vm, x);
+	reopen(vm, x);
 	if (vm->state == VM_SHRINKING_LIMIT && !vm->limit_pending && x->now_ms >= vm->step_ms)
 		vm_signal(vm, resize_lower_limit(vm, x), x);
 	if (vm->state == VM_STEADY && !vm->drained && !x->config->observe)
 		maintain_backstop(vm, x);
 	if (vm->state == VM_STEADY) {
+		judge_in_background(vm, x);
 		watch_inhibition(vm, x);
 		retry_balloon(vm, x);
 	}

@@ -2,6 +2,12 @@
 /* Sizes and permissions that follow from what is known of a VM. Pure functions, no effects. */
 #include "controller/core/vm.h"
 
+uint64_t share_of(uint64_t bytes, double share)
+{
+	double part = (double)bytes * share;
+	return part >= 0x1p64 ? UINT64_MAX : part > 0 ? (uint64_t)part : 0;
+}
+
 uint64_t vm_max_bytes(const struct vm *vm)
 {
 	uint64_t wish = vm->facts.policy.max_bytes;
@@ -12,13 +18,13 @@ uint64_t vm_min_bytes(const struct vm *vm, const struct core_config *c)
 {
 	uint64_t given = vm->facts.policy.min_bytes;
 	if (!given)
-		given = (uint64_t)((double)vm->facts.max_bytes * c->min_share);
+		given = share_of(vm->facts.max_bytes, c->min_share);
 	return min_u64(given, vm_max_bytes(vm));
 }
 
 uint64_t vm_dead_band_bytes(const struct vm *vm, const struct core_config *c)
 {
-	return max_u64(4 * MIB, (uint64_t)((double)vm->facts.max_bytes * c->dead_band));
+	return max_u64(4 * MIB, share_of(vm->facts.max_bytes, c->dead_band));
 }
 
 /*
@@ -38,7 +44,7 @@ bool vm_balloon_works(const struct vm *vm)
 uint64_t vm_limit_for(const struct vm *vm, uint64_t size_bytes)
 {
 	uint64_t limit = add_sat_u64(size_bytes, vm->overhead_bytes);
-	if (!vm_balloon_works(vm) || vm->actual_bytes > size_bytes + vm_limit_margin_bytes(vm))
+	if (!vm_balloon_works(vm) || vm->actual_bytes > add_sat_u64(size_bytes, vm_limit_margin_bytes(vm)))
 		return size_bytes >= vm->facts.max_bytes ? LIMIT_NONE : limit;
 	return size_bytes >= vm->facts.max_bytes ? LIMIT_NONE : add_sat_u64(limit, vm_limit_margin_bytes(vm));
 }
@@ -47,7 +53,7 @@ uint64_t vm_limit_for(const struct vm *vm, uint64_t size_bytes)
 uint64_t vm_size_bytes(const struct vm *vm)
 {
 	uint64_t size = vm->facts.max_bytes;
-	if (vm->actual_trusted && vm->health != BALLOON_INHIBITED)
+	if (vm->actual_trusted && vm->actual_bytes && vm->health != BALLOON_INHIBITED)
 		size = min_u64(size, vm->actual_bytes);
 	if (vm->limit_known && vm->limit_bytes != LIMIT_NONE)
 		size = min_u64(size, sub_sat_u64(vm->limit_bytes, vm->overhead_bytes));
@@ -61,17 +67,30 @@ uint64_t vm_resident_guest_bytes(const struct vm *vm)
 
 /*
  * A booting Linux guest touches a small part of its memory: half of it is held back until its first statistics, or what
- * it was seen to use if that is more. Whoever arrives by migration brings all of its memory at once.
+ * it was seen to use if that is more. Whoever arrives by migration brings all of its memory at once. One that was found
+ * running has what is resident: to count all it might have would make a restart an emergency for its neighbours.
  */
+static uint64_t reserved_bytes(const struct vm *vm)
+{
+	uint64_t half = max_u64(vm->facts.max_bytes / 2, min_u64(vm->facts.policy.min_bytes, vm->facts.max_bytes));
+	if (vm->origin == ORIGIN_INCOMING && !vm->booted)
+		return vm->facts.max_bytes;
+	if (vm->origin != ORIGIN_ADOPT)
+		return half;
+	bool sampled = vm->has_sample && vm->sample.has_memory;
+	return min_u64(vm_size_bytes(vm), sampled ? vm_resident_guest_bytes(vm) : half);
+}
+
 static uint64_t granted_guest_bytes(const struct vm *vm)
 {
 	switch (vm->state) {
 	case VM_STARTING:
-		if (vm->origin == ORIGIN_ADOPT)
-			return vm_size_bytes(vm);
-		return max_u64(vm->facts.max_bytes / 2, vm->facts.policy.min_bytes);
-	case VM_MIGRATING_IN:
 	case VM_REBOOTING:
+		return reserved_bytes(vm);
+	case VM_STEADY:
+	case VM_PAUSED:
+		return vm->booted ? vm_size_bytes(vm) : reserved_bytes(vm);
+	case VM_MIGRATING_IN:
 	case VM_FIXED:
 		return vm->facts.max_bytes;
 	case VM_GROWING_LIMIT:
@@ -111,6 +130,20 @@ const char *vm_limit_forbidden_why(const struct vm *vm, const struct vm_ctx *x)
 bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x)
 {
 	return vm_limit_forbidden_why(vm, x) == NULL;
+}
+
+/*
+ * A limit cannot be lowered without knowing residency, nor soon after the last try came to nothing. A stalled balloon
+ * gives nothing below its floor until it is due again.
+ */
+uint64_t vm_shrink_floor_bytes(const struct vm *vm, const struct vm_ctx *x)
+{
+	bool sampled = vm->has_sample && vm->sample.has_memory;
+	if (vm_limit_allowed(vm, x) && sampled && x->now_ms >= vm->limit_hold_ms)
+		return 0;
+	if (!vm_balloon_allowed(vm, x->config) || vm->health == BALLOON_ABSENT || vm->health == BALLOON_INHIBITED)
+		return UINT64_MAX;
+	return vm->health == BALLOON_STALLED && x->now_ms < vm->retry_at_ms ? vm->floor_bytes : 0;
 }
 
 bool vm_stats_fresh(const struct vm *vm, const struct core_config *c, uint64_t now_ms)

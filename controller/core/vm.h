@@ -53,6 +53,7 @@ struct vm {
 	enum vm_origin origin;
 	struct vm_facts facts;
 	uint64_t added_ms;
+	bool booted; /* judged once: from then on its size counts, not a reservation */
 
 	/* --- what was seen last --- */
 	struct guest_stats stats;
@@ -62,8 +63,10 @@ struct vm {
 	struct vm_host_sample sample;
 	bool has_sample;
 	uint64_t sample_ms;
-	uint64_t actual_bytes; /* balloon */
-	bool actual_trusted;   /* false after a reboot until the driver shows itself */
+	uint64_t actual_bytes; /* balloon; 0 = unknown */
+	bool actual_seen;      /* reported since memocd knows the VM, not only remembered */
+	uint64_t actual_change_ms;
+	bool actual_trusted; /* false after a reboot until the driver shows itself */
 	uint64_t actual_ms;
 	uint64_t overhead_bytes; /* estimate of QEMU's own memory */
 	bool overhead_measured;
@@ -78,8 +81,11 @@ struct vm {
 
 	/* --- estimates, see demand.c --- */
 	uint64_t demand_bytes;
-	double demand_confidence; /* 0..1 */
-	uint64_t estimate_ms;	  /* of the last estimate; NEVER_MS = none */
+	double demand_confidence;		    /* 0..1 */
+	uint64_t estimate_ms;			    /* of the last estimate; NEVER_MS = none */
+	uint64_t used_bytes, used_ms;		    /* last that the guest's own account made sense; NEVER_MS = never */
+	uint64_t blind_until_ms;		    /* the guest's word is awaited: nothing is taken before */
+	uint64_t growth_from_bytes, growth_from_ms; /* demand at the last statistics */
 	double growth_mean_bytes_per_s, growth_dev_bytes_per_s;
 	uint64_t headroom_bytes, need_bytes, greedy_bytes;
 	uint64_t host_floor_bytes,
@@ -97,13 +103,17 @@ struct vm {
 	uint64_t limit_asked_bytes;   /* last limit sent */
 	uint64_t limit_bytes;	      /* in force as far as known; LIMIT_NONE = open */
 	bool limit_known;
+	bool limit_ours;		     /* set by memoc, so memoc's to open */
 	bool balloon_pending, limit_pending; /* effect sent, result not seen */
 	uint32_t balloon_seq, limit_seq;
 	unsigned limit_failures;
-	uint64_t limit_sent_ms;
+	uint64_t limit_sent_ms, limit_result_ms, balloon_sent_ms;
+	uint64_t limit_hold_ms;		      /* no new try by limit before: the last one came to nothing */
+	uint64_t progress_ms, progress_bytes; /* of residency while the limit is lowered */
 	uint64_t limit_drift_ms;
-	uint64_t step_ms;			 /* when the next limit step may follow */
-	uint64_t op_ms, op_actual_bytes;	 /* balloon operation began, and where */
+	uint64_t step_ms;		 /* when the next limit step may follow */
+	uint64_t op_ms, op_actual_bytes; /* balloon operation began, and where */
+	bool op_growing;
 	uint64_t window_ms, window_actual_bytes; /* progress window */
 	uint64_t deadline_ms;			 /* of the state: stall window or grace */
 
@@ -148,6 +158,7 @@ struct vm_ctx {
 };
 
 /* ---- sizes (vm.c); bytes of guest memory unless said otherwise ---- */
+uint64_t share_of(uint64_t bytes, double share); /* saturating */
 uint64_t vm_min_bytes(const struct vm *vm, const struct core_config *c);
 uint64_t vm_max_bytes(const struct vm *vm);
 uint64_t vm_size_bytes(const struct vm *vm);	       /* what it can use now without swapping */
@@ -160,6 +171,8 @@ bool vm_balloon_allowed(const struct vm *vm,
 			const struct core_config *c);		    /* device there, not forbidden, not quarantined */
 bool vm_balloon_works(const struct vm *vm);			    /* enforces the size by itself */
 bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x); /* may host swap take the rest */
+uint64_t vm_shrink_floor_bytes(const struct vm *vm,
+			       const struct vm_ctx *x); /* no way below; UINT64_MAX: no way at all */
 const char *vm_limit_forbidden_why(const struct vm *vm, const struct vm_ctx *x); /* NULL where allowed */
 bool vm_stats_fresh(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
 bool vm_plannable(const struct vm *vm, const struct vm_ctx *x); /* may the policy change its target now */
@@ -182,12 +195,16 @@ void vm_balloon_moved(struct vm *vm, struct vm_ctx *x, uint64_t actual_bytes);
 void vm_limit_result(struct vm *vm, struct vm_ctx *x, int code, uint64_t limit_bytes);
 void vm_balloon_result(struct vm *vm, struct vm_ctx *x, int code);
 void vm_timer(struct vm *vm, struct vm_ctx *x);	   /* deadlines that have come */
-void vm_maintain(struct vm *vm, struct vm_ctx *x); /* each tick: next limit step, drift, backstop, retry, inhibition */
+void vm_maintain(struct vm *vm, struct vm_ctx *x); /* each tick: next limit step, drift, backstop, retry, inhibition,
+						      what never came */
 uint64_t vm_next_deadline_ms(const struct vm *vm);
 /* Used by the state machine's actions. Each returns the signal that follows at once, or 0. */
 enum vm_signal resize_ask_balloon(struct vm *vm, struct vm_ctx *x, bool growing);
 enum vm_signal resize_lower_limit(struct vm *vm, struct vm_ctx *x);
 enum vm_signal resize_raise_limit(struct vm *vm, struct vm_ctx *x);
+void resize_watch_balloon(struct vm *vm, struct vm_ctx *x, bool growing,
+			  bool retry); /* judged from now on, where it is worth it */
+uint64_t resize_open_limit_for(const struct vm *vm, const struct vm_ctx *x, uint64_t size_bytes);
 void resize_stalled(struct vm *vm, struct vm_ctx *x, bool growing);
 
 /* ---- estimators (demand.c) ---- */

@@ -23,19 +23,38 @@ static enum vm_signal settle(struct vm *vm, struct vm_ctx *x)
 	return 0;
 }
 
+/* Limits open, balloon to all: for a guest that boots anew or is not to be touched any more. */
+static void open_all(struct vm *vm, struct vm_ctx *x, bool foreign_too, const char *why)
+{
+	vm->target_bytes = vm->facts.max_bytes;
+	vm->op_ms = NEVER_MS;
+	snprintf(vm->reason, sizeof(vm->reason), "%s", why);
+	bool in_force = vm->limit_known && vm->limit_bytes != LIMIT_NONE;
+	if (vm->limit_ours || vm->limit_pending || (foreign_too && in_force))
+		vm_send_limit(vm, x, LIMIT_NONE);
+	if (vm->facts.has_balloon && !vm->quarantined && vm->balloon_asked_bytes &&
+	    vm->balloon_asked_bytes < vm->facts.max_bytes)
+		vm_send_balloon(vm, x, vm->facts.max_bytes);
+}
+
 /* First time that the VM can be judged: it is at whatever size it has now. */
 static enum vm_signal begin(struct vm *vm, struct vm_ctx *x)
 {
 	settle(vm, x);
-	if (!vm->target_bytes || vm->origin != ORIGIN_ADOPT)
+	/* What an adopted VM was on its way to when memocd died is still what its balloon was asked for. */
+	if (!vm->target_bytes || vm->booted || vm->origin != ORIGIN_ADOPT)
 		vm->target_bytes = vm_size_bytes(vm);
-	vm->origin = ORIGIN_ADOPT; /* it has booted: from now on its size counts, not a reservation */
+	vm->booted = true;
+	if (vm->drained)
+		open_all(vm, x, true, "drained by memoc drain");
 	return 0;
 }
 
+/* One that was found running does not begin to boot because somebody says that it runs. */
 static enum vm_signal await(struct vm *vm, struct vm_ctx *x)
 {
-	vm->deadline_ms = x->now_ms + x->config->grace_ms;
+	if (vm->origin != ORIGIN_ADOPT || vm->booted)
+		vm->deadline_ms = x->now_ms + x->config->grace_ms;
 	return 0;
 }
 
@@ -47,11 +66,10 @@ static enum vm_signal shrink(struct vm *vm, struct vm_ctx *x)
 /* The host cannot wait: balloon and limit at once. What the balloon delivers in time the limit need not take. */
 static enum vm_signal shrink_now(struct vm *vm, struct vm_ctx *x)
 {
+	vm->deadline_ms = NEVER_MS;
 	if (vm_balloon_allowed(vm, x->config) && vm->balloon_asked_bytes != vm->target_bytes)
 		vm_send_balloon(vm, x, vm->target_bytes);
-	vm->op_ms = vm->window_ms = x->now_ms;
-	vm->op_actual_bytes = vm->window_actual_bytes = vm->actual_bytes;
-	vm->deadline_ms = x->now_ms + x->config->stall_timeout_ms;
+	resize_watch_balloon(vm, x, false, false);
 	return resize_lower_limit(vm, x);
 }
 
@@ -76,6 +94,8 @@ static enum vm_signal stalled_growing(struct vm *vm, struct vm_ctx *x)
 static enum vm_signal grow(struct vm *vm, struct vm_ctx *x)
 {
 	vm->deadline_ms = NEVER_MS;
+	if (!vm->op_growing)
+		vm->op_ms = NEVER_MS;
 	return resize_raise_limit(vm, x);
 }
 
@@ -90,10 +110,9 @@ static enum vm_signal retry(struct vm *vm, struct vm_ctx *x)
 	       (unsigned long long)(vm->retry_delay_ms / 1000));
 	vm->retry_at_ms = NEVER_MS;
 	vm_send_balloon(vm, x, vm->target_bytes);
-	vm->op_ms = vm->window_ms = x->now_ms;
-	vm->op_actual_bytes = vm->window_actual_bytes = vm->actual_bytes;
-	vm->deadline_ms = x->now_ms + x->config->stall_timeout_ms;
-	return 0;
+	vm->op_ms = NEVER_MS;
+	resize_watch_balloon(vm, x, false, true);
+	return vm->op_ms == NEVER_MS ? SIG_BALLOON_SKIP : 0;
 }
 
 /* A needy VM is not shrunk: what it has now is its target, and every request for less is taken back. */
@@ -101,39 +120,43 @@ static enum vm_signal halt(struct vm *vm, struct vm_ctx *x)
 {
 	uint64_t size = max_u64(vm_size_bytes(vm), vm->target_bytes);
 	vm->target_bytes = clamp_u64(size, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
-	snprintf(vm->reason, sizeof(vm->reason), "became needy while it was shrunk: stopped");
+	snprintf(vm->reason, sizeof(vm->reason), "%s while it was shrunk: stopped",
+		 vm->held || x->hold_all ? "held" : "became needy");
+	vm->op_ms = NEVER_MS;
 	if (vm_balloon_allowed(vm, x->config) && vm->balloon_asked_bytes && vm->balloon_asked_bytes < vm->target_bytes)
 		vm_send_balloon(vm, x, vm->target_bytes);
-	uint64_t limit = vm_limit_for(vm, vm->target_bytes);
+	uint64_t limit = resize_open_limit_for(vm, x, vm->target_bytes);
 	if (vm->limit_pending || (vm->limit_known && vm->limit_bytes < limit))
 		vm_send_limit(vm, x, limit);
 	return settle(vm, x);
 }
 
-/* The kernel would not lower the limit: stay with what is in force, so that the books are true. */
+#define LIMIT_HOLD_MS 60000 /* what the kernel could not do now it cannot do a second later */
+
+/*
+ * The limit did not do it: stay with what is in force, so that the books are true. A limit left below residency would
+ * throttle the VM for nothing.
+ */
 static enum vm_signal give_up(struct vm *vm, struct vm_ctx *x)
 {
+	bool below = vm->limit_known && vm->limit_bytes != LIMIT_NONE && vm->has_sample && vm->sample.has_memory &&
+		     vm->limit_bytes < vm->sample.resident_bytes;
+	if (below)
+		vm_send_limit(vm, x, add_sat_u64(vm->sample.resident_bytes, vm_limit_margin_bytes(vm)));
+	vm->op_ms = NEVER_MS;
+	vm->limit_hold_ms = x->now_ms + LIMIT_HOLD_MS;
 	vm->target_bytes = clamp_u64(vm_size_bytes(vm), vm_min_bytes(vm, x->config), vm_max_bytes(vm));
-	vm->step_ms = x->now_ms + 10 * x->config->interval_ms;
 	return settle(vm, x);
-}
-
-/* Limits open, balloon to all: for a guest that boots anew or is not to be touched any more. */
-static void open_all(struct vm *vm, struct vm_ctx *x, const char *why)
-{
-	vm->target_bytes = vm->facts.max_bytes;
-	snprintf(vm->reason, sizeof(vm->reason), "%s", why);
-	if (!vm->limit_known || vm->limit_bytes != LIMIT_NONE || vm->limit_pending)
-		vm_send_limit(vm, x, LIMIT_NONE);
-	if (vm->facts.has_balloon && !vm->quarantined && vm->balloon_asked_bytes &&
-	    vm->balloon_asked_bytes < vm->facts.max_bytes)
-		vm_send_balloon(vm, x, vm->facts.max_bytes);
 }
 
 static void distrust(struct vm *vm)
 {
 	vm->actual_trusted = false;
 	vm_forget_signals(vm);
+	vm->demand_bytes = 0;
+	vm->origin = ORIGIN_START;
+	if (vm->health == BALLOON_INHIBITED)
+		vm->health = BALLOON_UNKNOWN;
 }
 
 static enum vm_signal reboot(struct vm *vm, struct vm_ctx *x)
@@ -141,7 +164,7 @@ static enum vm_signal reboot(struct vm *vm, struct vm_ctx *x)
 	distrust(vm);
 	record(x, vm, RECORD_REBOOTED, vm->target_bytes, vm->facts.max_bytes,
 	       "guest reset: its balloon is empty again");
-	open_all(vm, x, "guest rebooted: it has all its memory until its statistics are believable again");
+	open_all(vm, x, true, "guest rebooted: it has all its memory until its statistics are believable again");
 	return await(vm, x);
 }
 
@@ -151,19 +174,37 @@ static enum vm_signal note_reboot(struct vm *vm, struct vm_ctx *x)
 	return 0;
 }
 
+/* It will boot when it is resumed, and needs room for that. */
+static enum vm_signal reboot_paused(struct vm *vm, struct vm_ctx *x)
+{
+	distrust(vm);
+	vm->booted = false;
+	open_all(vm, x, true, "guest rebooted while paused");
+	return 0;
+}
+
 static enum vm_signal freeze(struct vm *vm, struct vm_ctx *x)
 {
-	vm->deadline_ms = NEVER_MS;
+	vm->deadline_ms = vm->op_ms = NEVER_MS;
 	vm->needy = false;
 	vm->rank = 0;
 	return 0;
 }
 
-/* Statistics from before a pause say nothing: two advances are wanted again before the guest's word counts. */
+#define BLIND_MS 10000 /* statistics come each second, and two of them are wanted */
+
+/*
+ * Statistics from before a pause say nothing: two advances are wanted again before the guest's word counts, and until
+ * then nothing is taken. A guest that was started paused has all its boot before it.
+ */
 static enum vm_signal resume(struct vm *vm, struct vm_ctx *x)
 {
 	vm_forget_signals(vm);
 	vm->target_bytes = vm_size_bytes(vm);
+	uint64_t blind_ms = vm->booted ? min_u64(BLIND_MS, x->config->grace_ms) : x->config->grace_ms;
+	vm->blind_until_ms = x->now_ms + blind_ms;
+	if (vm->drained)
+		open_all(vm, x, true, "drained by memoc drain");
 	return settle(vm, x);
 }
 
@@ -172,7 +213,7 @@ static enum vm_signal fix(struct vm *vm, struct vm_ctx *x)
 	vm->deadline_ms = NEVER_MS;
 	vm->needy = false;
 	vm->rank = 0;
-	open_all(vm, x, "not eligible any more: everything is given back");
+	open_all(vm, x, false, "not eligible any more: everything is given back");
 	return 0;
 }
 
@@ -325,7 +366,7 @@ static const struct cell table[VM_STATE_END][SIG_END] =
 				NO_LIMIT(PAUSED),
 				NO_GUEST(PAUSED),
 				[SIG_RUNNING] = CELL(STEADY, resume),
-				[SIG_REBOOT] = CELL(PAUSED, note_reboot),
+				[SIG_REBOOT] = CELL(PAUSED, reboot_paused),
 				[SIG_PAUSE] = STAY(PAUSED),
 				[SIG_MIGRATE_OUT] = CELL(MIGRATING_OUT, freeze),
 				[SIG_MIGRATE_OVER] = STAY(PAUSED),
