@@ -23,14 +23,14 @@ struct ram_scan {
 	struct guest_ram_map map; /* the one whose attribute lines are being read */
 	bool in_map, seen_any;
 
-	uint64_t backing_bytes, backing_present_bytes; /* all mappings with a name of memory backing */
+	uint64_t backing_bytes, backing_held_bytes; /* all mappings with a name of memory backing */
 	unsigned exact_count;
-	uint64_t exact_present_bytes; /* one mapping of the domain's size */
+	uint64_t exact_held_bytes; /* one mapping of the domain's size */
 	unsigned block_count[BLOCKS_MAX + 1];
-	uint64_t block_present_bytes[BLOCKS_MAX + 1]; /* [n]: mappings of an n-th of the domain's size */
-	struct guest_ram_map run; /* neighbours of RAM's kind, for RAM that madvise or mbind split */
+	uint64_t block_held_bytes[BLOCKS_MAX + 1]; /* [n]: mappings of an n-th of the domain's size */
+	struct guest_ram_map run;		   /* neighbours of RAM's kind, for RAM that madvise or mbind split */
 	unsigned run_maps, run_count;
-	uint64_t run_present_bytes;
+	uint64_t run_held_bytes;
 };
 
 static bool starts_with(const char *s, const char *prefix)
@@ -79,7 +79,7 @@ static void run_end(struct ram_scan *s)
 {
 	if (s->run_maps > 1 && s->run.end - s->run.start == s->max_bytes) {
 		s->run_count++;
-		s->run_present_bytes = s->run.present_bytes;
+		s->run_held_bytes = s->run.held_bytes;
 	}
 	s->run_maps = 0;
 }
@@ -93,7 +93,7 @@ static void run_add(struct ram_scan *s)
 		s->run = *m;
 	} else {
 		s->run.end = m->end;
-		s->run.present_bytes += m->present_bytes;
+		s->run.held_bytes += m->held_bytes;
 	}
 	s->run_maps++;
 }
@@ -106,14 +106,14 @@ static void map_end(struct ram_scan *s)
 		return;
 	if (s->map.backing) {
 		s->backing_bytes = add_sat_u64(s->backing_bytes, bytes);
-		s->backing_present_bytes += s->map.present_bytes;
+		s->backing_held_bytes += s->map.held_bytes;
 	}
 	if (bytes == s->max_bytes) {
 		s->exact_count++;
-		s->exact_present_bytes = s->map.present_bytes;
+		s->exact_held_bytes = s->map.held_bytes;
 	} else if (s->max_bytes % bytes == 0 && s->max_bytes / bytes <= BLOCKS_MAX) {
 		s->block_count[s->max_bytes / bytes]++;
-		s->block_present_bytes[s->max_bytes / bytes] += s->map.present_bytes;
+		s->block_held_bytes[s->max_bytes / bytes] += s->map.held_bytes;
 	}
 	run_add(s);
 }
@@ -127,9 +127,10 @@ static void take_line(struct ram_scan *s, const char *line)
 		map_end(s);
 		s->map = m;
 		s->in_map = s->seen_any = true;
-	} else if (s->in_map && kernfile_field(line, "Rss:", &kib) == 0) {
+	} else if (s->in_map && (kernfile_field(line, "Rss:", &kib) == 0 || kernfile_field(line, "Swap:", &kib) == 0)) {
 		/* More than the mapping is nonsense that must not overflow the sums. */
-		s->map.present_bytes = min_u64(mul_div_u64(kib, KIB, 1), s->map.end - s->map.start);
+		uint64_t bytes = add_sat_u64(s->map.held_bytes, mul_div_u64(kib, KIB, 1));
+		s->map.held_bytes = min_u64(bytes, s->map.end - s->map.start);
 	}
 }
 
@@ -166,20 +167,20 @@ static int ambiguous(struct memoc_err *err, const char *who, const struct ram_sc
 		(unsigned long long)s->max_bytes);
 }
 
-static int judge(const struct ram_scan *s, const char *who, uint64_t *ret_present_bytes, struct memoc_err *err)
+static int judge(const struct ram_scan *s, const char *who, uint64_t *ret_held_bytes, struct memoc_err *err)
 {
 	unsigned fits = s->exact_count;
-	uint64_t present = s->exact_present_bytes;
+	uint64_t present = s->exact_held_bytes;
 
 	if (s->backing_bytes == s->max_bytes) {
-		*ret_present_bytes = s->backing_present_bytes;
+		*ret_held_bytes = s->backing_held_bytes;
 		return 0;
 	}
 	for (unsigned n = 2; n <= BLOCKS_MAX; n++) {
 		if (s->block_count[n] != n)
 			continue;
 		fits++;
-		present = s->block_present_bytes[n];
+		present = s->block_held_bytes[n];
 	}
 	if (fits > 1)
 		return ambiguous(err, who, s, "several mappings");
@@ -191,12 +192,11 @@ static int judge(const struct ram_scan *s, const char *who, uint64_t *ret_presen
 			"no mapping of %s has the size of its memory (%llu bytes): blocks of different sizes? Its "
 			"overhead stays an estimate",
 			who, (unsigned long long)s->max_bytes);
-	*ret_present_bytes = fits == 1 ? present : s->run_present_bytes;
+	*ret_held_bytes = fits == 1 ? present : s->run_held_bytes;
 	return 0;
 }
 
-int guest_ram_scan(int smaps_fd, const char *who, uint64_t max_bytes, uint64_t *ret_present_bytes,
-		   struct memoc_err *err)
+int guest_ram_scan(int smaps_fd, const char *who, uint64_t max_bytes, uint64_t *ret_held_bytes, struct memoc_err *err)
 {
 	struct ram_scan s = {.max_bytes = max_bytes};
 	int r;
@@ -208,5 +208,5 @@ int guest_ram_scan(int smaps_fd, const char *who, uint64_t max_bytes, uint64_t *
 		return memoc_err_set(err, r, "cannot read smaps of %s: %s", who, strerror(-r));
 	if (!s.seen_any)
 		return memoc_err_set(err, -ESRCH, "%s has ended", who);
-	return judge(&s, who, ret_present_bytes, err);
+	return judge(&s, who, ret_held_bytes, err);
 }

@@ -33,16 +33,17 @@ int proc_vm_pidfd(const struct proc_vm *p); /* readable when the process has end
 pid_t proc_vm_pid(const struct proc_vm *p);
 /* Major faults (field 12 of /proc/PID/stat). −ESRCH: ended. */
 int proc_vm_major_faults(struct proc_vm *p, uint64_t *ret);
-/* When it was started (field 22, clock ticks since boot): with the PID, a name for this process that is not used again. */
+/* When it was started (field 22, clock ticks since boot): with the PID, a name for this process that is not used again.
+ */
 int proc_vm_start_ticks(struct proc_vm *p, uint64_t *ret);
 
 /*
- * Bytes of guest RAM present, from /proc/PID/smaps: the mappings that are guest RAM by exact size and kind (see
- * facts.md: never "the largest anonymous mapping"; never executable; rw-p anonymous, rw-s /memfd: or a file of memory
- * backing). Several blocks of one size are summed only where their sum is the domain's memory. −ENOTUNIQ: ambiguous,
- * err says why. Worker.
+ * Bytes of guest RAM that exist, present (Rss) or swapped out (Swap), from /proc/PID/smaps: the mappings that are guest
+ * RAM by exact size and kind (see facts.md: never "the largest anonymous mapping"; never executable; rw-p anonymous,
+ * rw-s /memfd: or a file of memory backing). Several blocks of one size are summed only where their sum is the domain's
+ * memory. −ENOTUNIQ: ambiguous, err says why. Worker.
  */
-int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_present_bytes,
+int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_held_bytes,
 		      struct memoc_err *err);
 /* First guess of QEMU's own memory before anything was measured: see the formula at the definition. */
 uint64_t proc_overhead_guess(const struct dom_facts *facts);

@@ -14,15 +14,14 @@ int proc_vm_parse_major_faults(const char *stat, uint64_t *ret);
 /* One mapping as smaps shows it. */
 struct guest_ram_map {
 	uint64_t start, end;
-	uint64_t present_bytes; /* Rss: hugetlb pages are not in it, and not in the memory cgroup either */
-	bool ram_kind;		/* may be guest RAM at all */
-	bool backing;		/* memory backing by its name: nothing but guest RAM is called so */
+	uint64_t held_bytes; /* Rss + Swap: hugetlb pages are not in it, and not in the memory cgroup either */
+	bool ram_kind;	     /* may be guest RAM at all */
+	bool backing;	     /* memory backing by its name: nothing but guest RAM is called so */
 };
 
 /* The header line of a mapping. false: not one (then it is an attribute line). */
 bool guest_ram_parse_header(const char *line, struct guest_ram_map *ret);
 /* All of an smaps file. `who` is for messages. Contract as proc_vm_guest_ram's. */
-int guest_ram_scan(int smaps_fd, const char *who, uint64_t max_bytes, uint64_t *ret_present_bytes,
-		   struct memoc_err *err);
+int guest_ram_scan(int smaps_fd, const char *who, uint64_t max_bytes, uint64_t *ret_held_bytes, struct memoc_err *err);
 
 #endif

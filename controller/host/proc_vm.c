@@ -264,7 +264,7 @@ int proc_vm_start_ticks(struct proc_vm *p, uint64_t *ret)
 	return read_stat_field(p, 22, ret);
 }
 
-int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_present_bytes,
+int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_held_bytes,
 		      struct memoc_err *err)
 {
 	int fd AUTO_CLOSE = openat(p->dir_fd, "smaps", O_RDONLY | O_CLOEXEC);
@@ -273,7 +273,7 @@ int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t
 	snprintf(who, sizeof(who), "%s (process %d)", facts->name, (int)p->pid);
 	if (fd < 0)
 		return memoc_err_set(err, errno == ENOENT ? -ESRCH : -errno, "cannot open smaps of %s: %m", who);
-	return guest_ram_scan(fd, who, facts->max_bytes, ret_present_bytes, err);
+	return guest_ram_scan(fd, who, facts->max_bytes, ret_held_bytes, err);
 }
 
 /* ---- overhead ---- */
