@@ -38,8 +38,9 @@ struct cgroup_vm {
 	char *path; /* below the mount point, "/…" */
 	int dir_fd;
 	int usage_fd, stat_fd, limit_fd;
-	int memsw_limit_fd;		 /* v1, where swap is accounted */
-	int swap_fd, psi_fd, reclaim_fd; /* v2 */
+	int swap_fd;		/* v1: memsw usage, where swap is accounted; v2: memory.swap.current */
+	int memsw_limit_fd;	/* v1, likewise */
+	int psi_fd, reclaim_fd; /* v2 */
 };
 
 /* The memory path out of the text of /proc/PID/cgroup; the caller frees it. −ENXIO: none; −ENODEV: group deleted. */

@@ -26,6 +26,8 @@ static int v1_open(struct cgroup_vm *g, struct memoc_err *err)
 		r = cgroup_open_file(g, LIMIT_FILE, O_RDONLY, true, &g->limit_fd, err);
 	if (r == 0) /* absent where swap is not accounted (swapaccount=0) */
 		r = cgroup_open_file(g, "memory.memsw.limit_in_bytes", O_RDONLY, false, &g->memsw_limit_fd, err);
+	if (r == 0)
+		r = cgroup_open_file(g, "memory.memsw.usage_in_bytes", O_RDONLY, false, &g->swap_fd, err);
 	return r;
 }
 
@@ -43,28 +45,41 @@ static int v1_limit(struct cgroup_vm *g, uint64_t *ret_bytes)
 	return v1_read_limit(g->limit_fd, ret_bytes);
 }
 
+/*
+ * memsw counts what is in memory or in swap once. Unlike total_swap of memory.stat it does not lag, and a page that is
+ * in both (swap cache) counts as resident. Without swap accounting the kernel does not know: 0.
+ */
+static int read_swapped(struct cgroup_vm *g, uint64_t usage, uint64_t *ret_bytes)
+{
+	uint64_t memsw = usage;
+	int r = g->swap_fd < 0 ? 0 : kernfile_read_number(g->swap_fd, &memsw);
+
+	if (r == 0)
+		*ret_bytes = sub_sat_u64(memsw, usage);
+	return r;
+}
+
 static int v1_read(struct cgroup_vm *g, struct vm_host_sample *ret)
 {
 	char stat[CGROUP_STAT_MAX];
-	uint64_t usage, limit, cache, shmem = 0, swap = 0, refaults = 0;
+	uint64_t usage = 0, limit, cache, swapped = 0, shmem = 0, refaults = 0;
 	ssize_t n = kernfile_read(g->stat_fd, stat, sizeof(stat));
 	int r = n < 0 ? (int)n : kernfile_read_number(g->usage_fd, &usage);
 
 	if (r == 0)
+		r = read_swapped(g, usage, &swapped);
+	if (r == 0)
 		r = v1_limit(g, &limit);
-	/* total_: with what is in subgroups, as usage_in_bytes has it. "cache" holds shmem, which is not reclaimable
-	 * file cache. */
+	/* total_: with what is in subgroups, as usage_in_bytes has it. "cache" holds shmem, which is not file cache. */
 	if (r == 0)
 		r = kernfile_field(stat, "total_cache", &cache) < 0 ? -EBADMSG : 0;
 	if (r < 0)
 		return r;
 	(void)kernfile_field(stat, "total_shmem", &shmem); /* since 4.10 */
-	(void)kernfile_field(stat, "total_swap",
-			     &swap); /* without swap accounting the kernel does not know it either */
 	ret->has_memory = true;
 	/* memory.stat lags behind by up to 2 s (rstat flush), so the parts may exceed the whole. */
 	ret->resident_bytes = sub_sat_u64(usage, sub_sat_u64(cache, shmem));
-	ret->swapped_bytes = swap;
+	ret->swapped_bytes = swapped;
 	ret->limit_bytes = limit;
 	ret->has_refaults = kernfile_field(stat, "total_workingset_refault_anon", &refaults) == 0; /* since 5.9 */
 	ret->refaults = refaults;

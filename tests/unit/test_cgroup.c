@@ -240,9 +240,17 @@ static int set_up(void **state)
 static int tear_down(void **state)
 {
 	static const char *const files[] = {
-		"memory.usage_in_bytes", "memory.stat", "memory.limit_in_bytes", "memory.memsw.limit_in_bytes",
-		"memory.current",	 "memory.high", "memory.swap.current",	 "memory.pressure",
-		"memory.reclaim",	 "memory.max",
+		"memory.usage_in_bytes",
+		"memory.memsw.usage_in_bytes",
+		"memory.stat",
+		"memory.limit_in_bytes",
+		"memory.memsw.limit_in_bytes",
+		"memory.current",
+		"memory.high",
+		"memory.swap.current",
+		"memory.pressure",
+		"memory.reclaim",
+		"memory.max",
 	};
 	char path[256];
 
@@ -259,10 +267,11 @@ static int tear_down(void **state)
 
 static void fill_v1(void)
 {
-	put("memory.usage_in_bytes", "419430400\n"); /* 400 MiB */
+	put("memory.usage_in_bytes", "419430400\n");	   /* 400 MiB */
+	put("memory.memsw.usage_in_bytes", "419434496\n"); /* 4 KiB more */
 	put("memory.limit_in_bytes", "9223372036854771712\n");
 	put("memory.memsw.limit_in_bytes", "9223372036854771712\n");
-	put("memory.stat", "cache 1\nshmem 1\nswap 1\ntotal_cache 167772160\ntotal_shmem 104857600\ntotal_swap 4096\n"
+	put("memory.stat", "cache 1\nshmem 1\nswap 1\ntotal_cache 167772160\ntotal_shmem 104857600\ntotal_swap 8\n"
 			   "total_workingset_refault_anon 42\n");
 }
 
@@ -411,6 +420,7 @@ static void test_v1_limit(void **state)
 
 static void test_v1_memsw_is_the_ceiling(void **state)
 {
+	struct vm_host_sample s = {0};
 	struct memoc_err err = {0};
 	uint64_t got = 0;
 	struct cgroup_vm *g;
@@ -424,7 +434,10 @@ static void test_v1_memsw_is_the_ceiling(void **state)
 	assert_int_equal(got, 600 * MIB);
 	cgroup_vm_close(g);
 	drop("memory.memsw.limit_in_bytes"); /* no swap accounting */
+	drop("memory.memsw.usage_in_bytes");
 	g = open_fake(&cgroup_v1_ops);
+	assert_int_equal(cgroup_vm_read(g, &s), 0);
+	assert_int_equal(s.swapped_bytes, 0);
 	assert_int_equal(cgroup_vm_set_limit(g, 700 * MIB, CGROUP_METHOD_AUTO, 100, &got, &err), 0);
 	assert_int_equal(got, 700 * MIB);
 	cgroup_vm_close(g);
