@@ -65,7 +65,7 @@ static void check_socket(const char *root, struct check_list *l)
 			      "%s takes no connection within %d s: libvirt is stuck", where, CONNECT_TIMEOUT_S);
 	else
 		check_problem(l, CHECK_FAIL, "libvirt", "systemctl start libvirtd (or virtqemud.socket)",
-			      "neither virtqemud nor libvirtd is running: nobody listens in /run/libvirt");
+			      "neither virtqemud nor libvirtd takes connections in /run/libvirt");
 }
 
 /* ---- which libvirt runs, and since when ---- */

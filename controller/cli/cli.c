@@ -288,12 +288,12 @@ static int check_args(struct cli *cli)
 		repeats = repeats || a->repeats;
 	}
 	if (missing)
-		return cli_usage(cli, "memoc %s: %s is missing", cli->command->name, missing);
+		return cli_usage(cli, "%s: %s is missing", cli->command->name, missing);
 	if (cli->n_args > most && !repeats)
-		return cli_usage(cli, "memoc %s: \"%s\" is one word too many", cli->command->name, cli->args[most]);
+		return cli_usage(cli, "%s: \"%s\" is one word too many", cli->command->name, cli->args[most]);
 	for (size_t i = 0; i < cli->n_args; i++)
 		if (!cli->args[i][0])
-			return cli_usage(cli, "memoc %s: word %zu is empty", cli->command->name, i + 1);
+			return cli_usage(cli, "%s: word %zu is empty", cli->command->name, i + 1);
 	return CLI_DONE;
 }
 

@@ -135,7 +135,7 @@ const char *suggest_text(char buf[SUGGEST_TEXT_LEN], const char *word, const cha
 struct table_column {
 	const char *name;
 	bool right;    /* align to the right: numbers */
-	bool cut;      /* may be cut short where the terminal is narrow */
+	unsigned cut;  /* 0: never cut; else it may be, to so many columns, before whole columns are left out */
 	unsigned drop; /* 0: always shown; else the higher, the sooner it is left out where the terminal is narrow */
 };
 enum table_color { COLOR_NONE = 0, COLOR_GOOD, COLOR_BUSY, COLOR_WARN, COLOR_BAD, COLOR_DIM };

@@ -153,9 +153,9 @@ static int check_file(struct cli *cli, const char *file)
 /* ---- the running configuration ---- */
 
 static const struct table_column config_columns[] = {
-	{"KEY", false, false, 0},
-	{"VALUE", false, false, 0},
-	{"SOURCE", false, true, 0},
+	{"KEY", false, 0, 0},
+	{"VALUE", false, 0, 0},
+	{"SOURCE", false, 24, 0},
 };
 
 static int config_table(struct cli *cli, const struct json *settings)

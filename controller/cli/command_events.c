@@ -26,13 +26,15 @@ static void event_line(struct cli *cli, const struct json *e)
 static int event_json(struct cli *cli, const struct json *e)
 {
 	struct json_writer *w = jw_new(false);
-	int r;
 
 	jw_object(w, NULL);
 	fields_write(w, e, fields_event);
+	if (!json_get(e, "details")) {
+		jw_object(w, "details");
+		jw_end(w);
+	}
 	jw_end(w);
-	r = cli_put_json(cli, w);
-	return r;
+	return cli_put_json(cli, w);
 }
 
 static int put_events(struct cli *cli, const struct varlink_reply *reply)

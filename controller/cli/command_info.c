@@ -42,17 +42,25 @@ static void put_sizes(struct cli *cli, const struct json *vm, const struct json 
 	field_bool(cli, "Shared memory", more, "shared_memory");
 }
 
-static void put_balloon(struct cli *cli, const struct json *vm, const struct json *more)
+/* Bytes per second. */
+static void put_speed(struct cli *cli, const char *name, const struct json *vm, const char *key)
 {
 	char size[FORMAT_SIZE_LEN];
-	uint64_t speed, period;
+	double speed;
+
+	if (json_get_double(vm, key, &speed) == 0 && speed >= 0 && speed < 0x1p63)
+		cli_field(cli, name, "%s/s", format_size(size, (uint64_t)speed));
+	else
+		cli_field(cli, name, "-");
+}
+
+static void put_balloon(struct cli *cli, const struct json *vm, const struct json *more)
+{
+	uint64_t period;
 
 	field_size(cli, "Balloon", vm, "balloon_bytes", "-");
 	field_text(cli, "Balloon health", vm, "balloon_health", "-");
-	if (json_get_u64(vm, "balloon_bytes_per_s", &speed) == 0)
-		cli_field(cli, "Balloon speed", "%s/s", format_size(size, speed));
-	else
-		cli_field(cli, "Balloon speed", "-");
+	put_speed(cli, "Balloon speed", vm, "balloon_bytes_per_s");
 	field_size(cli, "Balloon floor", more, "floor_bytes", "-");
 	field_time(cli, "Next retry in", more, "next_retry_ms", "-");
 	field_time(cli, "Retry delay", more, "retry_delay_ms", "-");
@@ -83,16 +91,16 @@ static void put_need(struct cli *cli, const struct json *vm, const struct json *
 	field_size(cli, "Greedy by", vm, "greedy_bytes", "-");
 	field_bool(cli, "Needy", vm, "needy");
 	field_number(cli, "Rank", vm, "rank", "");
-	field_number(cli, "Guest swap in", vm, "guest_swap_in_per_s", " bytes/s");
-	field_number(cli, "Guest swap out", vm, "guest_swap_out_per_s", " bytes/s");
+	put_speed(cli, "Guest swap in", vm, "guest_swap_in_per_s");
+	put_speed(cli, "Guest swap out", vm, "guest_swap_out_per_s");
 	field_number(cli, "Host major faults", vm, "host_major_faults_per_s", "/s");
-	field_bool(cli, "Swaps on both sides", vm, "double_swapping");
-	field_time(cli, "Dwell", more, "dwell_ms", "-");
+	field_bool(cli, "Double swapping", vm, "double_swapping");
+	field_time(cli, "Shrink dwell", more, "dwell_ms", "-");
 }
 
 static const struct table_column signal_columns[] = {
-	{"SIGNAL", false, false, 0}, {"VALUE", true, false, 0},	     {"UNIT", false, false, 0},
-	{"AGE", true, false, 0},     {"CONFIDENCE", true, false, 0}, {"SOURCE", false, true, 1},
+	{"SIGNAL", false, 0, 0}, {"VALUE", true, 0, 0},	     {"UNIT", false, 0, 0},
+	{"AGE", true, 0, 0},	 {"CONFIDENCE", true, 0, 0}, {"SOURCE", false, 24, 1},
 };
 
 static void signal_row(struct table *t, const struct json *s)

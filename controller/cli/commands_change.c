@@ -32,10 +32,10 @@ static int put_reply_json(struct cli *cli, const struct varlink_reply *reply)
 /* ---- get ---- */
 
 static const struct table_column policy_columns[] = {
-	{"KEY", false, false, 0},
-	{"VALUE", false, false, 0},
-	{"EFFECTIVE", false, false, 0},
-	{"SOURCE", false, true, 0},
+	{"KEY", false, 0, 0},
+	{"VALUE", false, 0, 0},
+	{"EFFECTIVE", false, 0, 0},
+	{"SOURCE", false, 24, 0},
 };
 
 int policy_table(struct cli *cli, const struct json *values)
@@ -59,7 +59,7 @@ static int run_get(struct cli *cli)
 	int r;
 
 	if (live && config)
-		return cli_usage(cli, "memoc get: --live and --config are two answers: ask for one");
+		return cli_usage(cli, "get: --live and --config are two answers: ask for one");
 	params = call_params_vm(cli_arg(cli, 0));
 	if (live || config)
 		jw_bool(params, "config", config);
@@ -107,12 +107,12 @@ static int check_assignment(struct cli *cli, const char *word, struct vmpolicy *
 	size_t n = 0;
 
 	if (!eq || eq == word)
-		return cli_usage(cli, "memoc set: \"%s\" is not of the form key=value", word);
+		return cli_usage(cli, "set: \"%s\" is not of the form key=value", word);
 	snprintf(key, 32, "%.*s", (int)(eq - word), word);
 	for (const struct vmpolicy_key *k = vmpolicy_keys; k->name && n < ARRAY_SIZE(names); k++)
 		names[n++] = k->name;
 	if (vmpolicy_set(p, key, eq + 1, &err) < 0)
-		return cli_usage(cli, "memoc set: %s%s", err.text, suggest_text(near, key, names, n));
+		return cli_usage(cli, "set: %s%s", err.text, suggest_text(near, key, names, n));
 	*ret_value = eq + 1;
 	return CLI_DONE;
 }
@@ -131,7 +131,7 @@ static int add_values(struct cli *cli, struct json_writer *params)
 			return r;
 		for (size_t j = 1; j < i; j++)
 			if (!strncmp(cli->args[j], key, strlen(key)) && cli->args[j][strlen(key)] == '=')
-				return cli_usage(cli, "memoc set: \"%s\" is given twice", key);
+				return cli_usage(cli, "set: \"%s\" is given twice", key);
 		jw_str(params, key, value);
 	}
 	jw_end(params);
@@ -239,7 +239,7 @@ static int run_resize(struct cli *cli)
 	int wait_ms = cli_opt(cli, "wait") ? call_wait_ms(cli) : 0, r = CLI_DONE;
 
 	if (parse_size_spec(cli_arg(cli, 1), true, true, &size, &err) < 0)
-		return cli_usage(cli, "memoc resize: %s", err.text);
+		return cli_usage(cli, "resize: %s", err.text);
 	if (size.kind == SIZE_RATIO)
 		r = share_of_pool(cli, size.ratio, &bytes);
 	else if (size.kind == SIZE_BYTES)
@@ -247,7 +247,7 @@ static int run_resize(struct cli *cli)
 	if (r != CLI_DONE)
 		return r;
 	if (size.kind != SIZE_AUTO && (bytes == 0 || bytes > INT64_MAX))
-		return cli_usage(cli, "memoc resize: %s is no size for a VM", cli_arg(cli, 1));
+		return cli_usage(cli, "resize: %s is no size for a VM", cli_arg(cli, 1));
 	params = call_params_vm(cli_arg(cli, 0));
 	if (size.kind == SIZE_AUTO)
 		jw_null(params, "bytes");
@@ -374,7 +374,7 @@ static int run_drain(struct cli *cli)
 	struct json_writer *params;
 
 	if (all == (vm != NULL))
-		return cli_usage(cli, "memoc drain: name either one VM or --all");
+		return cli_usage(cli, "drain: name either one VM or --all");
 	params = call_params_vm(vm);
 	if (wait_ms > 0) {
 		jw_bool(params, "wait", true);

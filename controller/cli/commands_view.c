@@ -10,10 +10,9 @@
 
 static const struct table_column list_columns[] = {
 	/* name, right, cut, drop: target, resident, state and need tell most; limit and weights of evidence least */
-	{"NAME", false, true, 0},     {"STATE", false, true, 0},   {"MAX", true, false, 3},
-	{"TARGET", true, false, 0},   {"BALLOON", true, false, 6}, {"LIMIT", true, false, 7},
-	{"RESIDENT", true, false, 1}, {"SWAPPED", true, false, 4}, {"WSS", true, false, 8},
-	{"NEED", true, false, 2},     {"RANK", true, false, 9},	   {"HEALTH", false, false, 5},
+	{"NAME", false, 14, 0},	 {"STATE", false, 17, 0}, {"MAX", true, 0, 3},	    {"TARGET", true, 0, 0},
+	{"BALLOON", true, 0, 6}, {"LIMIT", true, 0, 7},	  {"RESIDENT", true, 0, 1}, {"SWAPPED", true, 0, 4},
+	{"WSS", true, 0, 8},	 {"NEED", true, 0, 2},	  {"RANK", true, 0, 9},	    {"HEALTH", false, 0, 5},
 };
 
 static enum table_color state_color(const struct json *vm)
@@ -260,9 +259,9 @@ const struct cli_command command_host = {
 /* ---- explain ---- */
 
 static const struct table_column term_columns[] = {
-	{"TERM", false, false, 0},
-	{"VALUE", true, false, 0},
-	{"WHY", false, true, 0},
+	{"TERM", false, 0, 0},
+	{"VALUE", true, 0, 0},
+	{"WHY", false, 24, 0},
 };
 
 static int put_terms(struct cli *cli, const struct json *terms)

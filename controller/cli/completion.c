@@ -350,7 +350,7 @@ int completion_script(FILE *out, const char *shell)
 static int run_completion(struct cli *cli)
 {
 	if (completion_script(cli->out, cli_arg(cli, 0)) < 0)
-		return cli_usage(cli, "memoc completion: no script for \"%s\"; there are bash, zsh and fish",
+		return cli_usage(cli, "completion: no script for \"%s\"; there are bash, zsh and fish",
 				 cli_arg(cli, 0));
 	return CLI_DONE;
 }

@@ -62,8 +62,9 @@ const char *const fields_host[] = {
 	NULL,
 };
 
+/* all but details, which is never null */
 const char *const fields_event[] = {
-	"time", "vm", "uuid", "event", "state", "from_bytes", "to_bytes", "reason", "details", NULL,
+	"time", "vm", "uuid", "event", "state", "from_bytes", "to_bytes", "reason", NULL,
 };
 
 static bool is_one_of(const char *name, const char *const *names)

@@ -106,15 +106,47 @@ void table_size(struct table *t, const struct json *size, enum table_color color
 	table_cell(t, size_short_json(buf, size, "-"), color);
 }
 
-/* Columns on screen; bytes where it is no text of this locale (libsmartcols then prints \x.., which is cut as needed).
+/*
+ * The character at text: its bytes, and its columns on screen. libsmartcols prints what is no character of this locale
+ * as \x.., four columns a byte.
  */
+static size_t char_bytes(const char *text, size_t *ret_width)
+{
+	mbstate_t state = {0};
+	wchar_t c;
+	size_t n = mbrtowc(&c, text, MB_CUR_MAX, &state);
+	int width = n != (size_t)-1 && n != (size_t)-2 ? wcwidth(c) : -1;
+
+	if (width < 0) {
+		*ret_width = 4;
+		return 1;
+	}
+	*ret_width = (size_t)width;
+	return n;
+}
+
 static size_t text_width(const char *text)
 {
-	wchar_t wide[256];
-	size_t n = mbstowcs(wide, text, ARRAY_SIZE(wide));
-	int width = n < ARRAY_SIZE(wide) ? wcswidth(wide, n) : -1;
+	size_t total = 0, width;
 
-	return width >= 0 ? (size_t)width : strlen(text);
+	for (; *text; total += width)
+		text += char_bytes(text, &width);
+	return total;
+}
+
+/* Cuts text that is wider, and marks the cut by a '~'. */
+static void cut_text(char *text, size_t most)
+{
+	size_t at = 0, used = 0, width, n;
+
+	if (text_width(text) <= most || most == 0)
+		return;
+	for (;; at += n, used += width) {
+		n = char_bytes(text + at, &width);
+		if (used + width > most - 1)
+			break;
+	}
+	strcpy(text + at, "~");
 }
 
 static size_t column_width(const struct table *t, size_t column)
@@ -127,6 +159,14 @@ static size_t column_width(const struct table *t, size_t column)
 	return width;
 }
 
+/* The least that it can be shown in. */
+static size_t least_width(const struct table *t, size_t column)
+{
+	size_t width = column_width(t, column);
+
+	return t->columns[column].cut ? min_u64(width, t->columns[column].cut) : width;
+}
+
 /* Which columns fit: bit i of the result is column i. */
 static uint64_t choose_columns(const struct table *t, unsigned terminal_width)
 {
@@ -134,7 +174,7 @@ static uint64_t choose_columns(const struct table *t, unsigned terminal_width)
 	size_t total = 0;
 
 	for (size_t c = 0; c < t->n_columns; c++)
-		total += column_width(t, c) + (c > 0 ? GAP : 0);
+		total += least_width(t, c) + (c > 0 ? GAP : 0);
 	while (terminal_width > 0 && total > terminal_width) {
 		size_t victim = t->n_columns;
 		for (size_t c = 0; c < t->n_columns; c++)
@@ -144,9 +184,35 @@ static uint64_t choose_columns(const struct table *t, unsigned terminal_width)
 		if (victim == t->n_columns)
 			break;
 		shown &= ~(UINT64_C(1) << victim);
-		total -= column_width(t, victim) + GAP;
+		total -= least_width(t, victim) + GAP;
 	}
 	return shown;
+}
+
+/* Cuts what must be cut; the rightmost column that may be cut gets what is to spare, or gives what is missing. */
+static void cut_columns(struct table *t, uint64_t shown, unsigned terminal_width)
+{
+	size_t total = 0;
+
+	for (size_t c = 0; c < t->n_columns; c++)
+		if (shown >> c & 1)
+			total += least_width(t, c) + (total > 0 ? GAP : 0);
+	for (size_t c = t->n_columns; terminal_width > 0 && c-- > 0;) {
+		size_t least = least_width(t, c), head = text_width(t->columns[c].name), change;
+		if (!(shown >> c & 1) || !t->columns[c].cut)
+			continue;
+		if (total > terminal_width) {
+			change = min_u64(sub_sat_u64(least, head), total - terminal_width);
+			least -= change;
+			total -= change;
+		} else {
+			change = min_u64(column_width(t, c) - least, terminal_width - total);
+			least += change;
+			total += change;
+		}
+		for (size_t i = c; i < t->n; i += t->n_columns)
+			cut_text(t->cells[i].text, least);
+	}
 }
 
 static int fill_line(const struct table *t, struct libscols_line *line, size_t row, uint64_t shown)
@@ -171,7 +237,7 @@ static int fill(const struct table *t, struct libscols_table *s, uint64_t shown)
 {
 	for (size_t c = 0; c < t->n_columns; c++) {
 		const struct table_column *col = &t->columns[c];
-		int flags = (col->right ? SCOLS_FL_RIGHT : 0) | (col->cut ? SCOLS_FL_TRUNC : 0);
+		int flags = col->right ? SCOLS_FL_RIGHT : 0;
 		if (shown >> c & 1 && !scols_table_new_column(s, col->name, 1, flags))
 			return -ENOMEM;
 	}
@@ -208,6 +274,7 @@ int table_print(struct table *t, struct cli *cli)
 	if (!t || t->error || !cli->out)
 		return cli_fail(cli, CLI_FAILED, "cannot make the table: %s", strerror(ENOMEM));
 	shown = choose_columns(t, cli->width);
+	cut_columns(t, shown, cli->width);
 	r = render(t, cli, shown, &text);
 	if (r < 0)
 		return cli_fail(cli, CLI_FAILED, "cannot make the table: %s", strerror(-r));
