@@ -78,7 +78,7 @@ $(B)/memoc: $(B)/controller/cli/memoc_main.o $(L_CLI) $(L_COMMON)
 $(B)/memoc-hook: $(B)/hooks/memoc_hook_main.o $(L_HOOKS) $(L_COMMON)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_COMMON)
 
-$(B)/%.o: %.c $(B)/flags
+$(B)/%.o: %.c $(B)/flags | $(B)/varlink-text.h
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
@@ -96,7 +96,6 @@ $(B)/varlink-text.h: $(VARLINK)
 	$(Q)for f in $^; do n=$$(basename $$f .varlink | tr . _); \
 		printf '#define VARLINK_TEXT_%s \\\n' $$n; \
 		sed -e 's/\\/\\\\/g; s/"/\\"/g; s/^/\t"/; s/$$/\\n" \\/' $$f; echo '	""'; done > $@
-$(B)/controller/%.o $(B)/tests/unit/%.o $(B)/tests/fuzz/%.o: | $(B)/varlink-text.h
 
 # The core may use nothing but libc's pure functions.
 PURE := memcpy|memmove|memset|memcmp|strcmp|strncmp|strlen|strnlen|qsort|calloc|free|realloc|malloc|snprintf|vsnprintf|abort
