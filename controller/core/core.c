@@ -122,7 +122,9 @@ static void note_reversal(struct vm *vm, struct vm_ctx *x, bool raise)
 {
 	const struct core_config *c = x->config;
 	uint64_t since = vm->shrink_ms == NEVER_MS ? NEVER_MS : x->now_ms - vm->shrink_ms;
-	if (raise && since < c->dwell_ms)
+	/* Several helpings after one shrink are one reversal. */
+	bool turned = vm->shrink_ms != NEVER_MS && (vm->grow_ms == NEVER_MS || vm->grow_ms < vm->shrink_ms);
+	if (raise && turned && since < c->dwell_ms)
 		vm->dwell_ms = min_u64(vm->dwell_ms * 2, c->dwell_max_ms);
 	else if (raise && since > 2 * vm->dwell_ms)
 		vm->dwell_ms = c->dwell_ms;

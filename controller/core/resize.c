@@ -255,19 +255,28 @@ uint64_t vm_next_deadline_ms(const struct vm *vm)
 
 /* ---- limits ---- */
 
+/* What the balloon will have brought by the next tick: that much need not be swapped. */
+static uint64_t balloon_will_bring_bytes(const struct vm *vm, const struct vm_ctx *x)
+{
+	bool tried = vm->health == BALLOON_ABSENT || vm->health == BALLOON_STALLED || vm->health == BALLOON_INHIBITED;
+	if (vm->op_ms == NEVER_MS || tried || !vm_stats_fresh(vm, x->config, x->now_ms))
+		return 0;
+	uint64_t elapsed_ms = sub_sat_u64(x->now_ms, vm->op_ms);
+	if (elapsed_ms <= x->config->interval_ms) /* a driver that is there has one tick to show what it can */
+		return UINT64_MAX;
+	return mul_div_u64(vm->speed_bytes_per_s, x->config->interval_ms, 1000);
+}
+
 /*
  * The next value on the way down to `final`. Nothing that is not resident costs anything, so the first step goes to
- * residency; below it one step a tick, so that swap can follow and pressure be seen. What a working balloon will give
- * within a tick need not be swapped.
+ * residency; below it one step a tick, so that swap can follow and pressure be seen.
  */
 static uint64_t next_limit_step(const struct vm *vm, const struct vm_ctx *x, uint64_t final)
 {
 	uint64_t resident = vm->sample.resident_bytes;
 	if (resident <= final)
 		return final;
-	uint64_t take = resident - final;
-	if (vm->op_ms != NEVER_MS && vm_balloon_works(vm))
-		take = sub_sat_u64(take, mul_div_u64(vm->speed_bytes_per_s, x->config->interval_ms, 1000));
+	uint64_t take = sub_sat_u64(resident - final, balloon_will_bring_bytes(vm, x));
 	uint64_t step = x->config->max_step_bytes;
 	if (x->level >= LEVEL_HARD)
 		step = add_sat_u64(step, step);
