@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which mappings of a QEMU process are guest RAM, and how much of it is present. By exact size, kind and name, because
- * "the largest anonymous mapping" is wrong (TCG's 1 GiB code buffer, rwxp, is larger than a small guest). Where more
- * than one reading of the mappings fits the domain's memory, none is believed.
+ * Which mappings of a QEMU process are guest RAM, and how much of it is present or swapped. By exact size, kind and
+ * name, because "the largest anonymous mapping" is wrong (TCG's 1 GiB code buffer, rwxp, is larger than a small guest).
+ * Where more than one reading of the mappings fits the domain's memory, none is believed.
  */
 #include "controller/host/proc_internal.h"
 
@@ -17,7 +17,7 @@
 /* Blocks of one size: NUMA nodes and DIMMs. Smaller parts of a VM's memory are stacks and heaps. */
 #define BLOCKS_MAX 64
 
-/* Present bytes of the readings that may fit, filled while the file streams by. */
+/* Bytes held by the readings that may fit, filled while the file streams by. */
 struct ram_scan {
 	uint64_t max_bytes;
 	struct guest_ram_map map; /* the one whose attribute lines are being read */
@@ -170,7 +170,7 @@ static int ambiguous(struct memoc_err *err, const char *who, const struct ram_sc
 static int judge(const struct ram_scan *s, const char *who, uint64_t *ret_held_bytes, struct memoc_err *err)
 {
 	unsigned fits = s->exact_count;
-	uint64_t present = s->exact_held_bytes;
+	uint64_t held = s->exact_held_bytes;
 
 	if (s->backing_bytes == s->max_bytes) {
 		*ret_held_bytes = s->backing_held_bytes;
@@ -180,7 +180,7 @@ static int judge(const struct ram_scan *s, const char *who, uint64_t *ret_held_b
 		if (s->block_count[n] != n)
 			continue;
 		fits++;
-		present = s->block_held_bytes[n];
+		held = s->block_held_bytes[n];
 	}
 	if (fits > 1)
 		return ambiguous(err, who, s, "several mappings");
@@ -192,7 +192,7 @@ static int judge(const struct ram_scan *s, const char *who, uint64_t *ret_held_b
 			"no mapping of %s has the size of its memory (%llu bytes): blocks of different sizes? Its "
 			"overhead stays an estimate",
 			who, (unsigned long long)s->max_bytes);
-	*ret_held_bytes = fits == 1 ? present : s->run_held_bytes;
+	*ret_held_bytes = fits == 1 ? held : s->run_held_bytes;
 	return 0;
 }
 

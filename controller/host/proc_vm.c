@@ -264,8 +264,7 @@ int proc_vm_start_ticks(struct proc_vm *p, uint64_t *ret)
 	return read_stat_field(p, 22, ret);
 }
 
-int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_held_bytes,
-		      struct memoc_err *err)
+int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_held_bytes, struct memoc_err *err)
 {
 	int fd AUTO_CLOSE = openat(p->dir_fd, "smaps", O_RDONLY | O_CLOEXEC);
 	char who[DOMXML_NAME_MAX + 32];

@@ -223,7 +223,8 @@ static void test_vm_real(void **state)
 	struct memoc_err err = {0};
 	struct proc_vm *p = NULL;
 	struct pollfd pollfd;
-	uint64_t faults = 1;
+	uint64_t faults = 1, start = 0, own_start = 0;
+	struct proc_vm *self = NULL;
 	pid_t child = fork();
 
 	if (child == 0) {
@@ -235,11 +236,17 @@ static void test_vm_real(void **state)
 	pollfd = (struct pollfd){.fd = proc_vm_pidfd(p), .events = POLLIN};
 	assert_int_equal(poll(&pollfd, 1, 0), 0);
 	assert_int_equal(proc_vm_major_faults(p, &faults), 0);
+	assert_int_equal(proc_vm_start_ticks(p, &start), 0);
+	assert_int_equal(proc_vm_open(getpid(), &self, &err), 0);
+	assert_int_equal(proc_vm_start_ticks(self, &own_start), 0);
+	assert_true(own_start > 0 && start >= own_start);
+	proc_vm_close(self);
 	kill(child, SIGKILL);
 	assert_int_equal(poll(&pollfd, 1, 10000), 1); /* ended, but a zombie still */
 	assert_int_equal(proc_vm_major_faults(p, &faults), -ESRCH);
 	assert_int_equal(waitpid(child, NULL, 0), child);
 	assert_int_equal(proc_vm_major_faults(p, &faults), -ESRCH);
+	assert_int_equal(proc_vm_start_ticks(p, &start), -ESRCH);
 	assert_int_equal(proc_vm_guest_ram(p, &(struct dom_facts){.max_bytes = MIB}, &faults, &err), -ESRCH);
 	assert_null(proc_vm_close(p));
 	p = NULL;
@@ -371,6 +378,16 @@ static void test_ram_kinds(void **state)
 	ram_is(WHOLE("rw-s", "", "1"), 256, -ENOENT, 0);
 }
 
+static void test_ram_counts_swap(void **state)
+{
+	static const char map[] = "7f0000000000-7f0010000000 rw-p 00000000 00:00 0 \nSize: 262144 kB\nRss: 100 kB\n"
+				  "Pss: 50 kB\nSwap: 2000 kB\nSwapPss: 1000 kB\nLocked: 7 kB\n";
+
+	ram_is(map, 256, 0, 2100); /* with what is swapped out; no other line */
+	ram_is("7f0000000000-7f0010000000 rw-p 00000000 00:00 0\nRss: 262144 kB\nSwap: 18014398509481983 kB\n", 256, 0,
+	       256 * 1024); /* a page in the swap cache is both, and nonsense does not overflow */
+}
+
 static void test_ram_blocks(void **state)
 {
 	ram_is(HALF1("rw-p", "", "10") HALF2("rw-p", "", "20"), 256, 0, 30);
@@ -449,6 +466,7 @@ int main(void)
 		cmocka_unit_test(test_major_faults_text),
 		cmocka_unit_test(test_ram_of_this_process),
 		cmocka_unit_test(test_ram_kinds),
+		cmocka_unit_test(test_ram_counts_swap),
 		cmocka_unit_test(test_ram_blocks),
 		cmocka_unit_test(test_ram_ambiguous),
 		cmocka_unit_test(test_ram_hostile),
