@@ -2,7 +2,7 @@
 /*
  * The event connection. Opening, subscribing and closing are blocking RPC, so each runs on a thread of its own; what
  * they share with the loop thread is a link, counted by references: one for the loop or a thread, one for each
- * callback that libvirt holds. A link whose owner has gone is closed by whichever thread has it, however late.
+ * subscription. A link whose owner has gone is closed by whichever thread has it, however late.
  */
 #include "controller/host/virt.h"
 
@@ -320,12 +320,13 @@ static int link_open(struct link *l, struct memoc_err *err)
 	if (!l->conn)
 		return memoc_err_set(err, -ENOTCONN, "cannot connect to libvirt at %s: %s", l->uri,
 				     virGetLastErrorMessage());
-	/* Drivers inside this process know neither; such a connection cannot be lost. */
+	/*
+	 * Drivers inside this process know neither; such a connection cannot be lost. No reference for the close
+	 * callback: those drivers take it without a word and never free it, and the others hold a lock while it runs
+	 * that unregistering waits for.
+	 */
 	virConnectSetKeepAlive(l->conn, KEEPALIVE_INTERVAL_S, KEEPALIVE_COUNT);
-	if (virConnectRegisterCloseCallback(l->conn, on_close, link_ref(l), link_unref) < 0)
-		link_unref(l);
-	else
-		l->close_callback = true;
+	l->close_callback = virConnectRegisterCloseCallback(l->conn, on_close, l, NULL) == 0;
 	return subscribe(l, err);
 }
 

@@ -196,7 +196,8 @@ static void lane_next(struct work_lane *l)
 		return;
 	STAILQ_REMOVE_HEAD(&l->queue, link);
 	l->queued--;
-	/* Cannot fail: a job of this lane has run, so there is a thread, and the last `threads` of them never retire. */
+	/* Cannot fail: a job of this lane has run, so there is a thread, and the last `threads` of them never retire.
+	 */
 	dispatch(l->pool, j);
 }
 

@@ -33,7 +33,8 @@ int work_lane_new(struct workpool *p, void *lane_user, struct work_lane **ret);
 struct work_lane *work_lane_free(struct work_lane *l);
 /*
  * Queues a job. key != 0: a queued (not running) job of the lane with the same key is replaced and its done called with
- * cancelled = true: only the newest matters. lane NULL: no order. −ENOMEM (done is not called then).
+ * cancelled = true: only the newest matters. lane NULL: no order. −ENOMEM, or −ESHUTDOWN in workpool_free's own callbacks (done
+ * is not called then).
  */
 int workpool_submit(struct workpool *p, struct work_lane *lane, unsigned key, work_run_fn *run, work_done_fn *done, void *arg);
 bool work_lane_busy(const struct work_lane *l);    /* a job is running or queued */

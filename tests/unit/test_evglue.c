@@ -271,7 +271,8 @@ static void remove_other(int id, void *opaque)
 static void test_removed_while_pending(void **state)
 {
 	struct seen a = {0}, b = {0};
-	int first = virEventAddTimeout(0, remove_other, &a, NULL), second = virEventAddTimeout(0, remove_other, &b, NULL);
+	int first = virEventAddTimeout(0, remove_other, &a, NULL),
+	    second = virEventAddTimeout(0, remove_other, &b, NULL);
 
 	a.other = second;
 	b.other = first;
