@@ -100,7 +100,6 @@ static int no_such_vm(struct cli *cli, const char *vm)
 static int still_resizing(struct cli *cli, const struct json *p)
 {
 	char target[FORMAT_SIZE_LEN] = "its target", size[FORMAT_SIZE_LEN] = "another size";
-	char time[FORMAT_SIZE_LEN];
 	const char *vm = cli_arg(cli, 0);
 	uint64_t bytes;
 
@@ -110,9 +109,9 @@ static int still_resizing(struct cli *cli, const struct json *p)
 		format_size(size, bytes);
 	return cli_fail(
 		cli, CLI_FAILED,
-		"%s%sis at %s, not yet at %s, after %s; memocd goes on with it: watch \"memoc events --follow\", "
-		"or wait longer with --timeout",
-		vm ? vm : "", vm ? " " : "it ", size, target, format_duration(time, (uint64_t)call_wait_ms(cli)));
+		"%s is at %s, not yet at %s: time is up; memocd goes on with it: watch \"memoc events --follow\", or "
+		"wait longer with --timeout",
+		vm ? vm : "the VM", size, target);
 }
 
 static int service_error(struct cli *cli, const char *method, const char *name, const struct json *p)

@@ -180,14 +180,13 @@ const char *cli_arg(const struct cli *cli, size_t n)
 	return n < cli->n_args ? cli->args[n] : NULL;
 }
 
-/* Place in the list, or −1. word is what follows the dashes: of a long option up to '='. */
-static int find_option(const struct cli_option *list, const char *word, size_t len, bool is_long)
+/* NULL where the list has none such. word is what follows the dashes: of a long option up to '='. */
+static const struct cli_option *find_option(const struct cli_option *list, const char *word, size_t len, bool is_long)
 {
-	for (size_t i = 0; list && list[i].name; i++)
-		if (is_long ? strlen(list[i].name) == len && !strncmp(list[i].name, word, len)
-			    : len == 1 && list[i].letter == word[0])
-			return (int)i;
-	return -1;
+	for (const struct cli_option *o = list; o && o->name; o++)
+		if (is_long ? strlen(o->name) == len && !strncmp(o->name, word, len) : len == 1 && o->letter == word[0])
+			return o;
+	return NULL;
 }
 
 static int unknown_option(struct cli *cli, const char *word)
@@ -249,14 +248,11 @@ static int parse_option(struct cli *cli, int argc, char **argv, int *i, bool *re
 	bool is_long = word[1] == '-';
 	const char *name = word + (is_long ? 2 : 1), *eq = is_long ? strchr(name, '=') : NULL;
 	size_t len = eq ? (size_t)(eq - name) : strlen(name);
-	const struct cli_option *own = cli->command ? cli->command->options : NULL, *o;
-	int at = find_option(own, name, len, is_long);
+	const struct cli_option *own = cli->command ? cli->command->options : NULL;
+	const struct cli_option *own_option = find_option(own, name, len, is_long);
+	const struct cli_option *o = own_option ? own_option : find_option(cli_global_options, name, len, is_long);
 
-	if (at >= 0)
-		o = &own[at];
-	else if ((at = find_option(cli_global_options, name, len, is_long)) >= 0)
-		o = &cli_global_options[at];
-	else
+	if (!o)
 		return unknown_option(cli, word);
 	if (eq && !o->value)
 		return cli_usage(cli, "--%s takes no value", o->name);
@@ -268,8 +264,8 @@ static int parse_option(struct cli *cli, int argc, char **argv, int *i, bool *re
 	}
 	if (o->value && !*value)
 		return cli_usage(cli, "--%s: its value (%s) is empty", o->name, o->value);
-	if (o != &cli_global_options[at]) {
-		cli->options[at] = value;
+	if (own_option) {
+		cli->options[own_option - own] = value;
 		return CLI_DONE;
 	}
 	return set_global(cli, o->name, value, ret_help, ret_version);

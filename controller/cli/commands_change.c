@@ -38,15 +38,29 @@ static const struct table_column policy_columns[] = {
 	{"SOURCE", false, 24, 0},
 };
 
+/* memocd gives effective sizes in bytes. */
+static void cell_effective(struct table *t, const struct json *value)
+{
+	const char *key = text_member(value, "key"), *effective = text_member(value, "effective");
+	char buf[SIZE_SHORT_LEN];
+	uint64_t bytes;
+
+	if ((!strcmp(key, "min") || !strcmp(key, "max")) && parse_u64(effective, &bytes, NULL) == 0)
+		effective = size_short(buf, bytes);
+	table_cell(t, effective, COLOR_NONE);
+}
+
 int policy_table(struct cli *cli, const struct json *values)
 {
 	struct table *t AUTO_TABLE = table_new(policy_columns, ARRAY_SIZE(policy_columns));
 
-	for (size_t i = 0; i < json_len(values); i++)
-		for (size_t c = 0; c < ARRAY_SIZE(policy_columns); c++) {
-			static const char *const keys[] = {"key", "value", "effective", "source"};
-			table_cell(t, text_member(json_at(values, i), keys[c]), COLOR_NONE);
-		}
+	for (size_t i = 0; i < json_len(values); i++) {
+		const struct json *value = json_at(values, i);
+		table_cell(t, text_member(value, "key"), COLOR_NONE);
+		table_cell(t, text_member(value, "value"), COLOR_NONE);
+		cell_effective(t, value);
+		table_cell(t, text_member(value, "source"), COLOR_NONE);
+	}
 	return table_print(t, cli);
 }
 
@@ -121,7 +135,7 @@ static int check_assignment(struct cli *cli, const char *word, struct vmpolicy *
 static int add_values(struct cli *cli, struct json_writer *params)
 {
 	struct vmpolicy p = vmpolicy_default();
-	const char *value;
+	const char *value = NULL;
 	char key[32];
 
 	jw_object(params, "values");
@@ -224,8 +238,12 @@ static int put_resize(struct cli *cli, const struct varlink_reply *reply)
 		return call_bad_answer(cli, "Resize", "to_bytes");
 	if (cli->json)
 		return put_reply_json(cli, reply);
-	cli_line(cli, "%s: %s -> %s, %s", cli_arg(cli, 0), format_size(from, from_bytes), format_size(to, to_bytes),
-		 bool_member(reply->parameters, "reached") ? "reached" : "under way");
+	if (!strcmp(cli_arg(cli, 1), "auto"))
+		cli_line(cli, "%s: back to the policy, from %s", cli_arg(cli, 0), format_size(from, from_bytes));
+	else
+		cli_line(cli, "%s: %s -> %s, %s", cli_arg(cli, 0), format_size(from, from_bytes),
+			 format_size(to, to_bytes),
+			 bool_member(reply->parameters, "reached") ? "reached" : "under way");
 	return CLI_DONE;
 }
 

@@ -41,7 +41,7 @@ static void cell_state(struct table *t, const struct json *vm)
 		if (bool_member(vm, flags[i]))
 			used = text_add(text, sizeof(text), used, ",%s", flags[i]);
 	if (json_type(json_get(vm, "pinned_bytes")) == JSON_INT)
-		used = text_add(text, sizeof(text), used, ",pinned");
+		text_add(text, sizeof(text), used, ",pinned");
 	table_cell(t, text, state_color(vm));
 }
 
@@ -161,6 +161,20 @@ const struct cli_command command_list = {
 
 /* ---- host ---- */
 
+/* More may be granted than there is: then the buffer is below nothing. */
+static void host_buffer(struct cli *cli, const struct json *h)
+{
+	char buf[FORMAT_SIZE_LEN];
+	int64_t bytes;
+
+	if (json_get_i64(h, "buffer_bytes", &bytes) < 0)
+		cli_field(cli, "Buffer now", "-");
+	else if (bytes < 0)
+		cli_field(cli, "Buffer now", "overdrawn by %s", format_size(buf, -(uint64_t)bytes));
+	else
+		cli_field(cli, "Buffer now", "%s", format_size(buf, (uint64_t)bytes));
+}
+
 static void host_memory(struct cli *cli, const struct json *h)
 {
 	double ratio;
@@ -169,7 +183,7 @@ static void host_memory(struct cli *cli, const struct json *h)
 	field_size(cli, "Pool", h, "pool_bytes", "-");
 	field_size(cli, "Reserve", h, "reserve_bytes", "-");
 	field_size(cli, "Buffer target", h, "buffer_target_bytes", "-");
-	field_size(cli, "Buffer now", h, "buffer_bytes", "-");
+	host_buffer(cli, h);
 	field_size(cli, "Committed", h, "committed_bytes", "-");
 	if (json_get_double(h, "overcommit_ratio", &ratio) == 0)
 		cli_field(cli, "Overcommit", "%.2f", ratio);

@@ -68,12 +68,11 @@ void table_cell(struct table *t, const char *text, enum table_color color)
 		t->cells = cells;
 		t->room = room;
 	}
-	char *copy = strdup(text && *text ? text : "-");
-	if (!copy) {
+	t->cells[t->n] = (struct cell){strdup(text && *text ? text : "-"), color};
+	if (t->cells[t->n].text)
+		t->n++;
+	else
 		t->error = -ENOMEM;
-		return;
-	}
-	t->cells[t->n++] = (struct cell){copy, color};
 }
 
 const char *size_short(char buf[SIZE_SHORT_LEN], uint64_t bytes)
@@ -241,7 +240,7 @@ static int fill(const struct table *t, struct libscols_table *s, uint64_t shown)
 		if (shown >> c & 1 && !scols_table_new_column(s, col->name, 1, flags))
 			return -ENOMEM;
 	}
-	for (size_t row = 0; row < t->n / t->n_columns; row++) {
+	for (size_t row = 0; row * t->n_columns < t->n; row++) {
 		struct libscols_line *line = scols_table_new_line(s, NULL);
 		if (!line || fill_line(t, line, row, shown) < 0)
 			return -ENOMEM;

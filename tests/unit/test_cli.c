@@ -90,7 +90,7 @@ static const char long_name[] =
 	"\"max_bytes\":8589934592,\"min_bytes\":8589934592,\"weight\":100,\"target_bytes\":8589934592,"
 	"\"need_bytes\":8589934592,\"needy\":false,\"greedy_bytes\":0,\"balloon_health\":\"absent\",\"reason\":\"\","
 	"\"held\":false,\"quarantined\":true,\"double_swapping\":false}";
-static const char policy[] = "[{\"key\":\"min\",\"value\":\"512M\",\"effective\":\"512M\",\"source\":\"live\"},"
+static const char policy[] = "[{\"key\":\"min\",\"value\":\"512M\",\"effective\":\"536870912\",\"source\":\"live\"},"
 			     "{\"key\":\"weight\",\"value\":\"\",\"effective\":\"100\",\"source\":\"default\"}]";
 static const char host[] =
 	"{\"host\":{\"pool_bytes\":10737418240,\"reserve_bytes\":1073741824,\"buffer_target_bytes\":536870912,"
@@ -205,7 +205,12 @@ static void method_info(struct varlink_call *call, const struct json *parameters
 static void method_host(struct varlink_call *call, const struct json *parameters, void *user)
 {
 	log_call(call, parameters);
-	varlink_answer(call, host, false);
+	if (user)
+		varlink_answer(call,
+			       "{\"host\":{\"buffer_bytes\":-1073741824,\"swap_total_bytes\":0,\"swap_free_bytes\":0}}",
+			       false);
+	else
+		varlink_answer(call, host, false);
 }
 
 static void method_explain(struct varlink_call *call, const struct json *parameters, void *user)
@@ -681,7 +686,7 @@ static void test_colors(void **state)
 	assert_lacks(run_wide(120, "list")->out, "\033");
 }
 
-static void test_list_empty(void **state)
+static void test_empty_host_and_list(void **state)
 {
 	start_server(SERVER_EMPTY);
 	assert_contains(run("list")->out, "No VM is managed");
@@ -689,6 +694,11 @@ static void test_list_empty(void **state)
 	struct json *j AUTO_JSON = parse_output(run("list --json"));
 	assert_int_equal(json_type(j), JSON_ARRAY);
 	assert_int_equal(json_len(j), 0);
+	/* and a host that is overdrawn, without swap, of which the rest is unknown */
+	const struct result *res = run("host");
+	assert_contains(res->out, "Buffer now:        overdrawn by 1 GiB\n");
+	assert_contains(res->out, "Swap:              none: only balloons can take memory back\n");
+	assert_contains(res->out, "Overcommit:        -\n");
 }
 
 static void test_info_text(void **state)
@@ -1015,7 +1025,7 @@ static void test_set_refuses(void **state)
 static void test_resize(void **state)
 {
 	assert_string_equal(run("resize web1 1.5G")->out, "web1: 2 GiB -> 1.5 GiB, under way\n");
-	assert_string_equal(run("resize web1 auto")->out, "web1: 2 GiB -> 2 GiB, under way\n");
+	assert_string_equal(run("resize web1 auto")->out, "web1: back to the policy, from 2 GiB\n");
 	assert_string_equal(run("resize web1 10%")->out, "web1: 2 GiB -> 1 GiB, under way\n");
 	assert_string_equal(run("resize web1 1G --wait --timeout 30s")->out, "web1: 2 GiB -> 1 GiB, reached\n");
 	assert_string_equal(calls(),
@@ -1060,7 +1070,7 @@ static void test_error_replies(void **state)
 		{"explain twins", "several VMs match \"twins\"; give the UUID"},
 		{"set denied min=1G", "permission denied: uid 1000 is not in the group memoc; run as root or"},
 		{"resize refused 1G", "memocd refused the size 1G: its policy has min=2G"},
-		{"resize slow 1G --wait --timeout 1s", "slow is at 1.5 GiB, not yet at 1 GiB, after 1 s"},
+		{"resize slow 1G --wait --timeout 1s", "slow is at 1.5 GiB, not yet at 1 GiB: time is up"},
 		{"get future", "does not support shrinking TPMs"},
 		{"drain failed", "memocd failed at Drain: libvirt:?[31m no domain"},
 		{"hold strange", "com.example.Strange"},
@@ -1622,7 +1632,7 @@ int main(void)
 		WITH_SERVER(test_list_tables),
 		WITH_SERVER(test_list_any_width),
 		WITH_SERVER(test_colors),
-		WITHOUT_SERVER(test_list_empty),
+		WITHOUT_SERVER(test_empty_host_and_list),
 		WITH_SERVER(test_info_text),
 		WITH_SERVER(test_host_text),
 		WITH_SERVER(test_explain_text),
