@@ -11,14 +11,25 @@
 /* How often to look whether the reader of a pipe is still there while nothing happens. */
 #define READER_CHECK_MS 1000
 
+/* "2G -> 1.5G: ", or nothing where the event is about no size. */
+static void put_sizes(char *buf, size_t len, const struct json *e)
+{
+	char from[SIZE_SHORT_LEN], to[SIZE_SHORT_LEN];
+	uint64_t from_bytes = 0, to_bytes = 0;
+
+	json_get_u64(e, "from_bytes", &from_bytes);
+	json_get_u64(e, "to_bytes", &to_bytes);
+	buf[0] = '\0';
+	if (from_bytes || to_bytes)
+		snprintf(buf, len, "%s -> %s: ", size_short_json(from, json_get(e, "from_bytes"), "none"),
+			 size_short_json(to, json_get(e, "to_bytes"), "none"));
+}
+
 static void event_line(struct cli *cli, const struct json *e)
 {
-	char from[SIZE_SHORT_LEN], to[SIZE_SHORT_LEN], sizes[2 * SIZE_SHORT_LEN + 8] = "";
-	const struct json *from_bytes = json_get(e, "from_bytes"), *to_bytes = json_get(e, "to_bytes");
+	char sizes[2 * SIZE_SHORT_LEN + 8];
 
-	if (json_type(from_bytes) == JSON_INT || json_type(to_bytes) == JSON_INT)
-		snprintf(sizes, sizeof(sizes), "%s -> %s: ", size_short_json(from, from_bytes, "?"),
-			 size_short_json(to, to_bytes, "?"));
+	put_sizes(sizes, sizeof(sizes), e);
 	cli_line(cli, "%-24s %-15s %-16s %-17s %s%s", text_member(e, "time"), text_member(e, "vm"),
 		 text_member(e, "event"), text_member(e, "state"), sizes, text_member(e, "reason"));
 }
