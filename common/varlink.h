@@ -13,6 +13,7 @@
 #include "common/json.h"
 
 #define VARLINK_MESSAGE_MAX ((size_t)1 << 20) /* bytes of one message without its NUL */
+#define VARLINK_REPLY_MAX ((size_t)16 << 20)  /* of one reply to our client: a list of many VMs, a long journal */
 
 /* ---- client: one thread, blocking, every call bounded by a deadline ---- */
 
@@ -33,9 +34,9 @@ enum { VARLINK_ONEWAY = 1, VARLINK_MORE = 2 };
 int varlink_send(struct varlink_client *c, const char *method, const char *parameters, int flags, int timeout_ms,
 		 struct memoc_err *err);
 struct varlink_reply {
-	struct json *message;          /* owns all below */
+	struct json *message;	       /* owns all below */
 	const struct json *parameters; /* NULL where the peer sent none */
-	const char *error;             /* varlink error name, or NULL */
+	const char *error;	       /* varlink error name, or NULL */
 	bool continues;
 };
 void varlink_reply_clear(struct varlink_reply *r);
@@ -67,8 +68,8 @@ struct varlink_method {
 	varlink_method_fn *fn;
 };
 struct varlink_interface {
-	const char *name;                    /* "org.memoc.Controller" */
-	const char *description;             /* text of the .varlink file */
+	const char *name;		      /* "org.memoc.Controller" */
+	const char *description;	      /* text of the .varlink file */
 	const struct varlink_method *methods; /* ended by {NULL, NULL} */
 };
 /*
@@ -92,8 +93,9 @@ struct varlink_conn_ops {
 int varlink_conn_new(struct varlink_server *s, int fd, const struct varlink_conn_ops *ops, void *conn_user,
 		     struct varlink_conn **ret);
 struct varlink_conn *varlink_conn_free(struct varlink_conn *c); /* closes fd, runs call_gone for open calls */
-/* 0: go on. Negative: the connection is over (−ECONNRESET orderly close; −E2BIG, −EPROTO, −ENOBUFS: over a limit, err says which);
- * the caller frees it. Never blocks; reads at most one buffer a call, so that no client can starve the others. */
+/* 0: go on. Negative: the connection is over (−ECONNRESET orderly close; −E2BIG, −EPROTO, −ENOBUFS: over a limit, err
+ * says which); the caller frees it. Never blocks; reads at most one buffer a call, so that no client can starve the
+ * others. */
 int varlink_conn_readable(struct varlink_conn *c, struct memoc_err *err);
 int varlink_conn_writable(struct varlink_conn *c, struct memoc_err *err);
 int varlink_conn_fd(const struct varlink_conn *c);

@@ -221,7 +221,7 @@ void varlink_reply_clear(struct varlink_reply *r)
 
 static int read_reply(const char *text, size_t len, struct varlink_reply *ret, struct memoc_err *err)
 {
-	static const struct json_limits limits = {.bytes = VARLINK_MESSAGE_MAX, .depth = 32, .nodes = 262144};
+	static const struct json_limits limits = {.bytes = VARLINK_REPLY_MAX, .depth = 32, .nodes = (size_t)2 << 20};
 	struct json *message AUTO_JSON = NULL;
 	const struct json *parameters;
 	const char *error = NULL;
@@ -284,7 +284,7 @@ static int receive_failed(struct varlink_client *c, int code, struct memoc_err *
 	case -ECONNRESET:
 		return memoc_err_set(err, code, "the service closed the connection before its reply");
 	case -EPROTO:
-		return memoc_err_set(err, code, "the reply is longer than %zu bytes", VARLINK_MESSAGE_MAX);
+		return memoc_err_set(err, code, "the reply is longer than %zu bytes", VARLINK_REPLY_MAX);
 	default:
 		return memoc_err_set(err, code, "cannot read the reply: %s", strerror(-code));
 	}
@@ -301,7 +301,7 @@ static int receive_until(struct varlink_client *c, int64_t deadline_us, struct v
 	if (c->broken)
 		return memoc_err_set(err, c->broken, "this connection has ended: connect anew");
 	for (;;) {
-		r = frames_next(&c->in, VARLINK_MESSAGE_MAX, &text, &len);
+		r = frames_next(&c->in, VARLINK_REPLY_MAX, &text, &len);
 		if (r > 0)
 			break;
 		if (r == -E2BIG)

@@ -248,7 +248,7 @@ static int listen_on(const char *path, struct memoc_err *err)
 int control_new(struct daemon *d, struct control **ret, struct memoc_err *err)
 {
 	static const struct varlink_limits limits = {.message_bytes = VARLINK_MESSAGE_MAX,
-						     .unread_bytes = (size_t)4 << 20};
+						     .unread_bytes = VARLINK_REPLY_MAX};
 	struct control *c = calloc(1, sizeof(*c));
 	if (!c)
 		return -ENOMEM;

@@ -362,9 +362,11 @@ void link_event(const struct virt_event *ev, void *daemon)
 	bool starts = ev->type == VIRT_EVENT_STARTED || ev->type == VIRT_EVENT_STARTED_PAUSED ||
 		      ev->type == VIRT_EVENT_RESUMED;
 	bool is_new;
-	if (!e && starts) /* the hook is not installed, or did not get through */
-		e = entry_get(d, ev->uuid, ev->name, ev->type == VIRT_EVENT_STARTED ? ORIGIN_START : ORIGIN_INCOMING,
-			      &is_new);
+	if (!e && starts) { /* the hook is not installed, or did not get through; QEMU says RESUMED before libvirt says
+			       STARTED */
+		bool arrives = ev->type == VIRT_EVENT_STARTED_PAUSED;
+		e = entry_get(d, ev->uuid, ev->name, arrives ? ORIGIN_INCOMING : ORIGIN_START, &is_new);
+	}
 	if (e)
 		vm_event(e, ev);
 }
