@@ -219,7 +219,7 @@ int cgroup_vm_open_path(const char *mount, const char *path, const struct cgroup
 
 static int read_proc_cgroup(pid_t pid, char **ret_text, struct memoc_err *err)
 {
-	char *text AUTO_FREE = malloc(CGROUP_PROC_MAX), file[40];
+	char *text AUTO_FREE = calloc(1, CGROUP_PROC_MAX), file[40];
 	int fd AUTO_CLOSE = -1;
 	ssize_t n;
 

@@ -62,7 +62,7 @@ static int read_swapped(struct cgroup_vm *g, uint64_t usage, uint64_t *ret_bytes
 static int v1_read(struct cgroup_vm *g, struct vm_host_sample *ret)
 {
 	char stat[CGROUP_STAT_MAX];
-	uint64_t usage = 0, limit, cache, swapped = 0, shmem = 0, refaults = 0;
+	uint64_t usage = 0, limit = 0, cache = 0, swapped = 0, shmem = 0, refaults = 0;
 	ssize_t n = kernfile_read(g->stat_fd, stat, sizeof(stat));
 	int r = n < 0 ? (int)n : kernfile_read_number(g->usage_fd, &usage);
 

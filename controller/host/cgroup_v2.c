@@ -59,7 +59,7 @@ static bool read_psi(int fd, uint64_t *ret_us)
 static int v2_read(struct cgroup_vm *g, struct vm_host_sample *ret)
 {
 	char stat[CGROUP_STAT_MAX];
-	uint64_t usage, limit, file, shmem, swap = 0, refaults = 0, psi_us = 0;
+	uint64_t usage = 0, limit = 0, file = 0, shmem = 0, swap = 0, refaults = 0, psi_us = 0;
 	ssize_t n = kernfile_read(g->stat_fd, stat, sizeof(stat));
 	int r = n < 0 ? (int)n : kernfile_read_number(g->usage_fd, &usage);
 
@@ -181,7 +181,7 @@ static int lower_by_reclaim(struct cgroup_vm *g, uint64_t bytes, uint64_t high, 
 static int v2_set_limit(struct cgroup_vm *g, uint64_t bytes, enum cgroup_method method, uint64_t max_ms,
 			struct memoc_err *err)
 {
-	uint64_t usage, high;
+	uint64_t usage = 0, high = 0;
 	int r = kernfile_read_number(g->usage_fd, &usage);
 
 	if (r == 0)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-"""The cgroup adapter against real kernels: cgroup v1 or v2 as this machine has it, and v2 of Debian's stock kernel in a guest.
+"""The cgroup adapter against real kernels: this machine's cgroup v1 or v2, and v2 of Debian's stock kernel in a guest.
 
-cgroup_check.c does the checking; this module builds it against the archives of $MEMOC_BUILD (default: build), gives it swap
-and judges what it prints. `python3 tests/system/test_cgroup.py` runs just these tests.
+cgroup_check.c does the checking; this module builds it against the archives of $MEMOC_BUILD (default: build), gives it
+swap and judges what it prints. `python3 tests/system/test_cgroup.py` runs just these tests.
 """
 
 import os
@@ -52,8 +52,8 @@ def build_check(directory):
     if missing:
         raise LabError(f"{', '.join(missing)}: not there; run make first, or set MEMOC_BUILD")
     program = pathlib.Path(directory) / "cgroup_check"
-    host.run([os.environ.get("CC", "gcc"), "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror",
-              "-D_GNU_SOURCE", f"-I{TREE}", "-o", program, HERE / "cgroup_check.c", *archives,
+    host.run([os.environ.get("CC", "gcc"), "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter",
+              "-Werror", "-D_GNU_SOURCE", f"-I{TREE}", "-o", program, HERE / "cgroup_check.c", *archives,
               "-Wl,--as-needed", "-lcgroup", "-lpthread", "-lm"], limit_s=120)
     return program
 
@@ -68,7 +68,7 @@ def judge(text):
 
 @limit(180)
 def test_cgroup_here(lab):
-    """This machine's memory controller: sampling, lowering onto swap and without it, raising, opening, a group that goes away."""
+    """This machine's memory controller: sampling, lowering with and without swap, raising, opening, a group's end."""
     program = build_check(lab.base)
     HostSwap(lab, 512)
     done = host.run([program, host.cgroup_version(), HERE_MIB, "swap"], limit_s=120, check=False)
@@ -124,8 +124,8 @@ def test_cgroup_v2_in_guest(lab):
     initrd, console = lab.base / "initrd", lab.base / "console"
     build_initrd(program, tree, initrd)
     qemu = Child(lab, "QEMU for cgroup v2",
-                 ["qemu-system-x86_64", "-accel", "tcg,tb-size=64", "-machine", "pc", "-m", GUEST_RAM_MIB, "-smp", 1, "-nodefaults",
-                  "-display", "none", "-no-reboot", "-serial", f"file:{console}", "-kernel", kernel, "-initrd", initrd,
+                 ["qemu-system-x86_64", "-accel", "tcg,tb-size=64", "-machine", "pc", "-m", GUEST_RAM_MIB, "-smp", 1,
+                  "-nodefaults", "-display", "none", "-no-reboot", "-serial", f"file:{console}", "-kernel", kernel, "-initrd", initrd,
                   "-append", "console=ttyS0 quiet panic=-1"], lab.base / "qemu.log")
     if not host.wait_exit(qemu.pid, 300):
         raise LabError(f"the guest did not come to its end:\n{host.tail(console, 40)}")
