@@ -977,12 +977,12 @@ static void test_client_garbage(void **state)
 					  "{\"continues\":1}",
 					  "{\"parameters\":{\"a\":1,\"a\":1}}",
 					  "{\"error\":\"\xff\"}"};
-	char *big = malloc(VARLINK_MESSAGE_MAX + 1);
+	char *big = malloc(VARLINK_REPLY_MAX + 1);
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		client_refuses(bad[i], strlen(bad[i]) + 1, -EPROTO);
-	memset(big, 'x', VARLINK_MESSAGE_MAX + 1);
-	client_refuses(big, VARLINK_MESSAGE_MAX + 1, -EPROTO);
+	memset(big, 'x', VARLINK_REPLY_MAX + 1);
+	client_refuses(big, VARLINK_REPLY_MAX + 1, -EPROTO);
 	free(big);
 }
 
