@@ -67,37 +67,22 @@ static bool helping_in_progress(const struct vm *vm, const struct plan *p)
 	return just && !seen;
 }
 
-/*
- * Two passes over the needy in order: first each gets its share by position, weight and growth potential, so that
- * nobody starves; then what is left goes down the order. At level low only the first is served.
- */
-static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
+static bool asks(const struct vm *vm, const struct plan *p)
 {
-	double total = 0;
-	uint64_t unmet = 0, pot = *available;
-	bool only_first = p->books->level == LEVEL_LOW && needy > 1;
-	for (size_t i = 0; i < needy; i++)
-		total += (double)(needy - i) * (double)needy_wish(p->vms[i]);
-	for (size_t i = 0; i < needy; i++) {
-		struct vm *vm = p->vms[i];
-		vm->rank = (unsigned)i + 1;
-		uint64_t wish = needy_wish(vm);
-		if (!wish || helping_in_progress(vm, p) || vm->pinned_bytes)
-			continue;
-		double part = total > 0 ? (double)(needy - i) * (double)wish / total : 0;
-		uint64_t share = only_first ? (i == 0 ? pot : 0) : (uint64_t)((double)pot * part);
-		uint64_t got = min_u64(min_u64(wish, share), *available);
-		char why[EFFECT_REASON_LEN];
-		snprintf(why, sizeof(why), "needy, rank %u of %zu: %s", vm->rank, needy, vm->needy_why);
-		give(p, vm, got, available, why);
-	}
+	return !vm->pinned_bytes && needy_wish(vm) && !helping_in_progress(vm, p);
+}
+
+/* What is left goes down the order; returns what could not be met. */
+static uint64_t serve_rest(struct plan *p, size_t needy, const struct vm *only, uint64_t *available)
+{
+	uint64_t unmet = 0;
 	for (size_t i = 0; i < needy; i++) {
 		struct vm *vm = p->vms[i];
 		uint64_t wish = needy_wish(vm), size = granted_size(vm);
-		if (!wish || helping_in_progress(vm, p) || vm->pinned_bytes)
+		if (!asks(vm, p))
 			continue;
 		uint64_t has = vm->plan_bytes > size ? vm->plan_bytes - size : 0;
-		uint64_t more = only_first && i > 0 ? 0 : min_u64(sub_sat_u64(wish, has), *available);
+		uint64_t more = only && vm != only ? 0 : min_u64(sub_sat_u64(wish, has), *available);
 		vm->plan_bytes += more;
 		*available -= more;
 		unmet = add_sat_u64(unmet, sub_sat_u64(wish, has + more));
@@ -105,6 +90,37 @@ static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 			vm->bounds |= BOUND_BUFFER;
 	}
 	return unmet;
+}
+
+/*
+ * Two passes over the needy in order: first each gets its share by position, weight and growth potential, so that
+ * nobody starves; then what is left goes down the order. At level low only the first that asks is served.
+ */
+static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
+{
+	double total = 0;
+	uint64_t pot = *available;
+	const struct vm *only = NULL;
+	for (size_t i = 0; i < needy; i++) {
+		p->vms[i]->rank = (unsigned)i + 1;
+		if (!asks(p->vms[i], p))
+			continue;
+		total += (double)(needy - i) * (double)needy_wish(p->vms[i]);
+		if (!only && p->books->level == LEVEL_LOW)
+			only = p->vms[i];
+	}
+	for (size_t i = 0; i < needy; i++) {
+		struct vm *vm = p->vms[i];
+		uint64_t wish = needy_wish(vm);
+		if (!asks(vm, p))
+			continue;
+		double part = (double)(needy - i) * (double)wish / total;
+		uint64_t portion = !only ? share_of(pot, part) : vm == only ? pot : 0;
+		char why[EFFECT_REASON_LEN];
+		snprintf(why, sizeof(why), "needy, rank %u of %zu: %s", vm->rank, needy, vm->needy_why);
+		give(p, vm, min_u64(min_u64(wish, portion), *available), available, why);
+	}
+	return serve_rest(p, needy, only, available);
 }
 
 /* Not swapping yet, but under half of its headroom is left: grown to its need before it hurts, while the buffer is half
@@ -175,6 +191,20 @@ static uint64_t saturate(__int128 v)
 static __int128 max_i128(__int128 a, __int128 b)
 {
 	return a > b ? a : b;
+}
+
+/*
+ * Booked for a VM now, but not any more once it is at its target: the rest of a shrink, and what a sample from before
+ * the last change still shows as resident.
+ */
+static uint64_t coming_bytes(const struct vm *vm)
+{
+	if (vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON)
+		return 0;
+	bool old = vm->sample_ms <= vm->actual_change_ms || vm->sample_ms <= vm->limit_result_ms;
+	if (vm->state == VM_STEADY && !old)
+		return 0;
+	return sub_sat_u64(vm_committed_bytes(vm), add_sat_u64(coming_size(vm), vm->overhead_bytes));
 }
 
 static bool may_give(struct vm *vm, const struct plan *p, const struct need *need)
@@ -269,7 +299,7 @@ static void reclaim(struct plan *p, uint64_t unmet)
 	for (size_t i = 0; i < p->n; i++) {
 		const struct vm *vm = p->vms[i];
 		uint64_t size = granted_size(vm);
-		coming += vm_size_bytes(vm) - coming_size(vm);		     /* on its way back */
+		coming += coming_bytes(vm);				     /* on its way back */
 		buffer -= vm->plan_bytes > size ? vm->plan_bytes - size : 0; /* just given */
 	}
 	buffer += coming;
@@ -293,7 +323,9 @@ static void reclaim(struct plan *p, uint64_t unmet)
 	if (wanted > MIB)
 		taken += wanted - take_pass(p, wanted, 2, &need);
 	/* Memory in use is taken only where the host has really run out of it, not for what was merely promised. */
-	uint64_t out = max_u64(sub_sat_u64(books->resident_bytes, books->pool_bytes), host_short);
+	uint64_t out = host_short;
+	if (!p->host->has_memory)
+		out = saturate((__int128)books->resident_bytes - books->pool_bytes - coming);
 	uint64_t breach = min_u64(out, saturate(max_i128(-buffer, host_short) - taken));
 	if (books->level == LEVEL_LOW && breach > MIB)
 		take_pass(p, breach, 3, &need);

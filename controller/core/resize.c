@@ -271,6 +271,8 @@ static uint64_t balloon_will_bring_bytes(const struct vm *vm, const struct vm_ct
  * The next value on the way down to `final`. Nothing that is not resident costs anything, so the first step goes to
  * residency; below it one step a tick, so that swap can follow and pressure be seen.
  */
+#define LEAST_STEP_BYTES (4 * MIB)
+
 static uint64_t next_limit_step(const struct vm *vm, const struct vm_ctx *x, uint64_t final)
 {
 	uint64_t resident = vm->sample.resident_bytes;
@@ -280,8 +282,9 @@ static uint64_t next_limit_step(const struct vm *vm, const struct vm_ctx *x, uin
 	uint64_t step = x->config->max_step_bytes;
 	if (x->level >= LEVEL_HARD)
 		step = add_sat_u64(step, step);
-	/* Others may be stepping too: no more than half of the swap that is left to use. */
-	step = min_u64(step, sub_sat_u64(x->host->swap_free_bytes, x->config->keep_free_bytes) / 2);
+	/* Others may be stepping too: no more than half of the swap that is left to use, but no endless small steps. */
+	uint64_t room = sub_sat_u64(x->host->swap_free_bytes, x->config->keep_free_bytes);
+	step = min_u64(step, max_u64(room / 2, LEAST_STEP_BYTES));
 	return resident - min_u64(take, step);
 }
 
