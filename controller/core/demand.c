@@ -147,6 +147,8 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 		bool up = s->overhead_bytes >= vm->overhead_bytes || !vm->overhead_measured;
 		vm->overhead_bytes = up ? s->overhead_bytes : vm->overhead_bytes / 8 * 7 + s->overhead_bytes / 8;
 		vm->overhead_measured = true;
+		vm->guest_ram_bytes = s->guest_ram_bytes;
+		vm->guest_ram_ms = x->now_ms;
 	}
 	if (rate || !vm->has_sample) {
 		vm->sample = *s;

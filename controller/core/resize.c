@@ -449,22 +449,29 @@ static void maintain_backstop(struct vm *vm, struct vm_ctx *x)
 	}
 }
 
-#define INHIBIT_AFTER_MS 10000
+/* How much more RAM exists than the balloon says, as last measured while it stood still; 0 where that is not known. */
+static uint64_t beyond_balloon_bytes(const struct vm *vm)
+{
+	bool measured = vm->guest_ram_ms && vm->guest_ram_ms > vm->actual_change_ms + 1000;
+	return measured ? sub_sat_u64(vm->guest_ram_bytes, vm->actual_bytes) : 0;
+}
 
-/* Post-copy and background snapshots end: once no more is there than the balloon says, it is given another try. */
 static void believe_again(struct vm *vm, struct vm_ctx *x)
 {
-	uint64_t present = add_sat_u64(vm_resident_guest_bytes(vm), vm->sample.swapped_bytes);
-	if (!vm->has_sample || !vm->sample.has_memory || vm->actual_bytes >= vm->facts.max_bytes ||
-	    present > vm->actual_bytes)
+	if (vm->guest_ram_ms == vm->inhibit_suspect_ms || vm->actual_bytes >= vm->facts.max_bytes ||
+	    vm->guest_ram_ms <= vm->actual_change_ms || beyond_balloon_bytes(vm))
 		return;
 	vm->health = BALLOON_UNKNOWN;
 	vm->inhibit_suspect_ms = NEVER_MS;
-	record(x, vm, RECORD_BALLOON_BACK, vm->actual_bytes, present, "no more is there than the balloon says");
+	record(x, vm, RECORD_BALLOON_BACK, vm->actual_bytes, vm->guest_ram_bytes,
+	       "no more is there than the balloon says");
 }
 
-/* An inhibited balloon says it shrank while the memory stays: judged by residency, over ten seconds, with measured
- * overhead only. */
+/*
+ * An inhibited balloon says it shrank while the memory stays. Judged by RAM that exists in QEMU's page tables, not by
+ * what is charged to the cgroup: huge pages that were given back in part stay charged until the kernel splits them. Two
+ * measurements must agree.
+ */
 static void watch_inhibition(struct vm *vm, struct vm_ctx *x)
 {
 	uint64_t actual = vm->actual_bytes;
@@ -472,18 +479,17 @@ static void watch_inhibition(struct vm *vm, struct vm_ctx *x)
 		believe_again(vm, x);
 		return;
 	}
-	bool suspect = vm_balloon_works(vm) && vm->overhead_measured && actual < vm->facts.max_bytes &&
-		       vm_resident_guest_bytes(vm) > actual + max_u64(64 * MIB, actual / 4);
-	if (!suspect) {
+	if (!vm_balloon_works(vm) || beyond_balloon_bytes(vm) <= max_u64(64 * MIB, actual / 4)) {
 		vm->inhibit_suspect_ms = NEVER_MS;
 		return;
 	}
 	if (vm->inhibit_suspect_ms == NEVER_MS)
-		vm->inhibit_suspect_ms = x->now_ms;
-	if (x->now_ms - vm->inhibit_suspect_ms < INHIBIT_AFTER_MS)
+		vm->inhibit_suspect_ms = vm->guest_ram_ms;
+	if (vm->guest_ram_ms == vm->inhibit_suspect_ms)
 		return;
 	vm->health = BALLOON_INHIBITED;
-	record(x, vm, RECORD_BALLOON_INHIBITED, actual, vm_resident_guest_bytes(vm),
+	vm->inhibit_suspect_ms = vm->guest_ram_ms;
+	record(x, vm, RECORD_BALLOON_INHIBITED, actual, vm->guest_ram_bytes,
 	       "balloon says it shrank but the memory stayed: not believed any more");
 }
 

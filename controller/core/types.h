@@ -84,9 +84,10 @@ struct vm_host_sample {
 	bool has_refaults;
 	uint64_t refaults; /* pages, workingset_refault_anon */
 	bool has_psi;
-	uint64_t psi_some_us; /* cgroup v2 memory.pressure "some total": microseconds */
-	bool has_overhead;
-	uint64_t overhead_bytes; /* measured: resident minus guest RAM that is present */
+	uint64_t psi_some_us;	  /* cgroup v2 memory.pressure "some total": microseconds */
+	bool has_overhead;	  /* the two below; measured now and then */
+	uint64_t overhead_bytes;  /* QEMU's own memory */
+	uint64_t guest_ram_bytes; /* guest RAM that exists, present or swapped: what a balloon that works brings down */
 };
 
 /* One look at the host. */

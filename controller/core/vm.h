@@ -70,7 +70,8 @@ struct vm {
 	uint64_t actual_ms;
 	uint64_t overhead_bytes; /* estimate of QEMU's own memory */
 	bool overhead_measured;
-	uint64_t hidden_bytes; /* RAM the guest's kernel does not count in its own total */
+	uint64_t guest_ram_bytes, guest_ram_ms; /* RAM that exists, as last measured */
+	uint64_t hidden_bytes;			/* RAM the guest's kernel does not count in its own total */
 
 	/* --- rates --- */
 	bool has_guest_rates, has_host_rates;

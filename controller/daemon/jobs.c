@@ -450,13 +450,7 @@ void job_limit(struct entry *e, uint64_t bytes, uint32_t seq)
 static void overhead_run(void *arg, void **worker)
 {
 	struct job *j = arg;
-	struct vm_host_sample s;
-	uint64_t charged = 0;
-	j->code = proc_vm_guest_ram(j->attach->proc, &j->facts, &charged, &j->err);
-	if (j->code == 0)
-		j->code = cgroup_vm_read(j->attach->cgroup, &s);
-	if (j->code == 0)
-		j->ret_bytes = sub_sat_u64(s.resident_bytes + s.swapped_bytes, charged);
+	j->code = proc_vm_guest_ram(j->attach->proc, &j->facts, &j->bytes, &j->ret_bytes, &j->err);
 }
 
 static void overhead_done(void *arg, bool cancelled)
@@ -469,6 +463,7 @@ static void overhead_done(void *arg, bool cancelled)
 	if (e && e->in_core && e->attach && j->code == 0 && cgroup_vm_read(e->attach->cgroup, &ev.sample) == 0) {
 		ev.sample.has_overhead = true;
 		ev.sample.overhead_bytes = j->ret_bytes;
+		ev.sample.guest_ram_bytes = j->bytes;
 		ev.sample.has_major_faults = proc_vm_major_faults(e->attach->proc, &ev.sample.major_faults) == 0;
 		daemon_post(j->d, ev);
 	}

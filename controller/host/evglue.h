@@ -18,7 +18,8 @@
  * keep the loop alive by itself (ev_unref). 0, −EALREADY, −ENOMEM.
  */
 int evglue_register(struct ev_loop *loop);
-/* How many handles and timers are alive: 0 after all connections are closed and the loop has run once more. For tests. */
+/* How many handles and timers are alive: 0 after all connections are closed and the loop has run once more. For tests.
+ */
 size_t evglue_count(void);
 
 #endif

@@ -23,6 +23,7 @@ struct ram_scan {
 	struct guest_ram_map map; /* the one whose attribute lines are being read */
 	bool in_map, seen_any;
 
+	uint64_t own_bytes; /* private memory, present or swapped, of all mappings that are no memory backing */
 	uint64_t backing_bytes, backing_held_bytes; /* all mappings with a name of memory backing */
 	unsigned exact_count;
 	uint64_t exact_held_bytes; /* one mapping of the domain's size */
@@ -127,11 +128,19 @@ static void take_line(struct ram_scan *s, const char *line)
 		map_end(s);
 		s->map = m;
 		s->in_map = s->seen_any = true;
-	} else if (s->in_map && (kernfile_field(line, "Rss:", &kib) == 0 || kernfile_field(line, "Swap:", &kib) == 0)) {
-		/* More than the mapping is nonsense that must not overflow the sums. */
-		uint64_t bytes = add_sat_u64(s->map.held_bytes, mul_div_u64(kib, KIB, 1));
-		s->map.held_bytes = min_u64(bytes, s->map.end - s->map.start);
+		return;
 	}
+	bool rss = kernfile_field(line, "Rss:", &kib) == 0;
+	bool swap = !rss && kernfile_field(line, "Swap:", &kib) == 0;
+	bool anonymous = !rss && !swap && kernfile_field(line, "Anonymous:", &kib) == 0;
+	if (!s->in_map || !(rss || swap || anonymous))
+		return;
+	/* More than the mapping is nonsense that must not overflow the sums. */
+	uint64_t size = s->map.end - s->map.start, bytes = min_u64(mul_div_u64(kib, KIB, 1), size);
+	if (rss || swap)
+		s->map.held_bytes = min_u64(add_sat_u64(s->map.held_bytes, bytes), size);
+	if ((swap || anonymous) && !s->map.backing)
+		s->own_bytes = add_sat_u64(s->own_bytes, bytes);
 }
 
 static int stream_lines(int fd, struct ram_scan *s)
@@ -196,7 +205,8 @@ static int judge(const struct ram_scan *s, const char *who, uint64_t *ret_held_b
 	return 0;
 }
 
-int guest_ram_scan(int smaps_fd, const char *who, uint64_t max_bytes, uint64_t *ret_held_bytes, struct memoc_err *err)
+int guest_ram_scan(int smaps_fd, const char *who, uint64_t max_bytes, uint64_t *ret_held_bytes, uint64_t *ret_own_bytes,
+		   struct memoc_err *err)
 {
 	struct ram_scan s = {.max_bytes = max_bytes};
 	int r;
@@ -208,5 +218,8 @@ int guest_ram_scan(int smaps_fd, const char *who, uint64_t max_bytes, uint64_t *
 		return memoc_err_set(err, r, "cannot read smaps of %s: %s", who, strerror(-r));
 	if (!s.seen_any)
 		return memoc_err_set(err, -ESRCH, "%s has ended", who);
-	return judge(&s, who, ret_held_bytes, err);
+	r = judge(&s, who, ret_held_bytes, err);
+	if (r == 0 && ret_own_bytes) /* RAM that is private memory was counted above */
+		*ret_own_bytes = s.backing_bytes == max_bytes ? s.own_bytes : sub_sat_u64(s.own_bytes, *ret_held_bytes);
+	return r;
 }

@@ -38,13 +38,16 @@ int proc_vm_major_faults(struct proc_vm *p, uint64_t *ret);
 int proc_vm_start_ticks(struct proc_vm *p, uint64_t *ret);
 
 /*
- * Bytes of guest RAM that exist, present (Rss) or swapped out (Swap), from /proc/PID/smaps: the mappings that are guest
- * RAM by exact size and kind (see facts.md: never "the largest anonymous mapping"; never executable; rw-p anonymous,
- * rw-s /memfd: or a file of memory backing). Several blocks of one size are summed only where their sum is the domain's
- * memory. −ENOTUNIQ: ambiguous, err says why. Worker.
+ * *ret_overhead_bytes (may be NULL): QEMU's own memory, that is private memory that is not guest RAM, swapped or not,
+ * and page tables. Not "cgroup usage minus RAM": parts of huge pages that a balloon gave back stay charged until the
+ * kernel splits them, and would be taken for QEMU's own. *ret_held_bytes: bytes of guest RAM that exist, present (Rss)
+ * or swapped out (Swap), from /proc/PID/smaps: the mappings that are guest RAM by exact size and kind (see facts.md:
+ * never "the largest anonymous mapping"; never executable; rw-p anonymous, rw-s /memfd: or a file of memory backing).
+ * Several blocks of one size are summed only where their sum is the domain's memory. −ENOTUNIQ: ambiguous, err says
+ * why. Worker.
  */
 int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_held_bytes,
-		      struct memoc_err *err);
+		      uint64_t *ret_overhead_bytes, struct memoc_err *err);
 /* First guess of QEMU's own memory before anything was measured: see the formula at the definition. */
 uint64_t proc_overhead_guess(const struct dom_facts *facts);
 

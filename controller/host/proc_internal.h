@@ -22,6 +22,7 @@ struct guest_ram_map {
 /* The header line of a mapping. false: not one (then it is an attribute line). */
 bool guest_ram_parse_header(const char *line, struct guest_ram_map *ret);
 /* All of an smaps file. `who` is for messages. Contract as proc_vm_guest_ram's. */
-int guest_ram_scan(int smaps_fd, const char *who, uint64_t max_bytes, uint64_t *ret_held_bytes, struct memoc_err *err);
+int guest_ram_scan(int smaps_fd, const char *who, uint64_t max_bytes, uint64_t *ret_held_bytes, uint64_t *ret_own_bytes,
+		   struct memoc_err *err);
 
 #endif

@@ -264,15 +264,35 @@ int proc_vm_start_ticks(struct proc_vm *p, uint64_t *ret)
 	return read_stat_field(p, 22, ret);
 }
 
-int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_held_bytes, struct memoc_err *err)
+/* Page tables are charged too; /proc/PID/status has them, in kB. */
+static uint64_t page_table_bytes(struct proc_vm *p)
+{
+	char text[4096];
+	uint64_t kib = 0;
+	int fd AUTO_CLOSE = openat(p->dir_fd, "status", O_RDONLY | O_CLOEXEC);
+
+	if (fd < 0 || kernfile_read(fd, text, sizeof(text)) < 0 || kernfile_field(text, "VmPTE:", &kib) < 0)
+		return 0;
+	return mul_div_u64(kib, KIB, 1);
+}
+
+int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_held_bytes,
+		      uint64_t *ret_overhead_bytes, struct memoc_err *err)
 {
 	int fd AUTO_CLOSE = openat(p->dir_fd, "smaps", O_RDONLY | O_CLOEXEC);
 	char who[DOMXML_NAME_MAX + 32];
+	uint64_t own = 0;
 
 	snprintf(who, sizeof(who), "%s (process %d)", facts->name, (int)p->pid);
 	if (fd < 0)
 		return memoc_err_set(err, errno == ENOENT ? -ESRCH : -errno, "cannot open smaps of %s: %m", who);
-	return guest_ram_scan(fd, who, facts->max_bytes, ret_held_bytes, err);
+	int r = guest_ram_scan(fd, who, facts->max_bytes, ret_held_bytes, &own, err);
+	if (r == 0 && ret_overhead_bytes) {
+		/* KVM's second level is kernel memory of the same size again, which no file tells. */
+		uint64_t tables = page_table_bytes(p);
+		*ret_overhead_bytes = own + tables * (facts->tcg ? 1 : 2);
+	}
+	return r;
 }
 
 /* ---- overhead ---- */

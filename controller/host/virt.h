@@ -20,7 +20,13 @@ int virt_conn_open(const char *uri, struct virt_conn **ret, struct memoc_err *er
 struct virt_conn *virt_conn_close(struct virt_conn *c);
 bool virt_conn_alive(struct virt_conn *c);
 
-enum virt_run_state { VIRT_RUNNING = 1, VIRT_PAUSED, VIRT_INCOMING /* paused by an incoming migration */, VIRT_OTHER, VIRT_OFF };
+enum virt_run_state {
+	VIRT_RUNNING = 1,
+	VIRT_PAUSED,
+	VIRT_INCOMING /* paused by an incoming migration */,
+	VIRT_OTHER,
+	VIRT_OFF
+};
 
 struct virt_domain {
 	char name[DOMXML_NAME_MAX];
@@ -52,19 +58,19 @@ int virt_job_active(struct virt_conn *c, const char *uuid, bool *ret_active, str
 
 enum virt_event_type {
 	VIRT_EVENT_LINK_UP = 1, /* subscribed: now list domains */
-	VIRT_EVENT_LINK_DOWN,   /* err text in .text; it reconnects by itself with back-off 0.25 s doubling to 10 s */
-	VIRT_EVENT_STARTED,     /* vCPUs run (booted, migrated here and resumed, restored …) */
+	VIRT_EVENT_LINK_DOWN,	/* err text in .text; it reconnects by itself with back-off 0.25 s doubling to 10 s */
+	VIRT_EVENT_STARTED,	/* vCPUs run (booted, migrated here and resumed, restored …) */
 	VIRT_EVENT_STARTED_PAUSED, /* defined as running but paused: incoming migration, restore, start --paused */
 	VIRT_EVENT_PAUSED,
 	VIRT_EVENT_RESUMED,
-	VIRT_EVENT_STOPPED,     /* shut off, destroyed, crashed, migrated away, saved: reason in .text */
+	VIRT_EVENT_STOPPED, /* shut off, destroyed, crashed, migrated away, saved: reason in .text */
 	VIRT_EVENT_REBOOTED,
-	VIRT_EVENT_BALLOON,     /* .bytes */
-	VIRT_EVENT_POLICY,      /* metadata changed */
-	VIRT_EVENT_DEVICES,     /* device added or removed, memory hotplug: read the XML again */
-	VIRT_EVENT_MIGRATING,   /* MIGRATION_ITERATION 1 or more: we are the source */
-	VIRT_EVENT_JOB_DONE,    /* migration job completed here */
-	VIRT_EVENT_RENAMED,     /* undefined/defined or renamed: read the XML again */
+	VIRT_EVENT_BALLOON,   /* .bytes */
+	VIRT_EVENT_POLICY,    /* metadata changed */
+	VIRT_EVENT_DEVICES,   /* device added or removed, memory hotplug: read the XML again */
+	VIRT_EVENT_MIGRATING, /* MIGRATION_ITERATION 1 or more: we are the source */
+	VIRT_EVENT_JOB_DONE,  /* migration job completed here */
+	VIRT_EVENT_RENAMED,   /* undefined/defined or renamed: read the XML again */
 };
 struct virt_event {
 	enum virt_event_type type;
@@ -75,8 +81,9 @@ struct virt_event {
 struct virt_events;
 typedef void virt_event_fn(const struct virt_event *ev, void *user);
 /*
- * Needs evglue_register(). Connects on a thread of its own (opening and registering are blocking RPC), events come on the loop
- * thread. Subscribes before LINK_UP is posted. Keepalive 5 s × 3 finds a hung libvirtd. Any close reason but our own = lost.
+ * Needs evglue_register(). Connects on a thread of its own (opening and registering are blocking RPC), events come on
+ * the loop thread. Subscribes before LINK_UP is posted. Keepalive 5 s × 3 finds a hung libvirtd. Any close reason but
+ * our own = lost.
  */
 int virt_events_new(struct ev_loop *loop, const char *uri, virt_event_fn *fn, void *user, struct virt_events **ret);
 struct virt_events *virt_events_free(struct virt_events *e); /* does not wait for a hung libvirtd */

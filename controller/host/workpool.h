@@ -14,30 +14,34 @@
 struct workpool;
 struct work_lane; /* in-order queue; at most one job in flight */
 
-/* Runs on a worker. `worker` is the worker's own slot (NULL at first; see worker_fini), so that e.g. a connection is kept per thread. */
+/* Runs on a worker. `worker` is the worker's own slot (NULL at first; see worker_fini), so that e.g. a connection is
+ * kept per thread. */
 typedef void work_run_fn(void *arg, void **worker);
 /* Runs on the loop thread afterwards. cancelled: the job never ran (lane or pool freed, or replaced). Owns arg. */
 typedef void work_done_fn(void *arg, bool cancelled);
 /* Lane became overdue (true: its job has run longer than overdue_ms) or came back (false). Loop thread. */
 typedef void work_overdue_fn(void *lane_user, bool overdue);
 
-/* threads: started on demand up to this; threads_max: with replacements for hung ones. worker_fini frees a worker's slot (may be NULL). */
+/* threads: started on demand up to this; threads_max: with replacements for hung ones. worker_fini frees a worker's
+ * slot (may be NULL). */
 int workpool_new(struct ev_loop *loop, const char *name, unsigned threads, unsigned threads_max, uint64_t overdue_ms,
 		 void (*worker_fini)(void *worker), work_overdue_fn *overdue, struct workpool **ret);
-/* Cancels what is queued, waits at most wait_ms for running jobs, abandons threads that still hang (their memory is leaked on purpose). */
+/* Cancels what is queued, waits at most wait_ms for running jobs, abandons threads that still hang (their memory is
+ * leaked on purpose). */
 struct workpool *workpool_free(struct workpool *p, uint64_t wait_ms);
 
 int work_lane_new(struct workpool *p, void *lane_user, struct work_lane **ret);
-/* The lane is gone for the caller at once: queued jobs are cancelled now; a running job's done callback comes with cancelled = true
- * when it ends, and the overdue callback is not called any more. */
+/* The lane is gone for the caller at once: queued jobs are cancelled now; a running job's done callback comes with
+ * cancelled = true when it ends, and the overdue callback is not called any more. */
 struct work_lane *work_lane_free(struct work_lane *l);
 /*
  * Queues a job. key != 0: a queued (not running) job of the lane with the same key is replaced and its done called with
- * cancelled = true: only the newest matters. lane NULL: no order. −ENOMEM, or −ESHUTDOWN in workpool_free's own callbacks (done
- * is not called then).
+ * cancelled = true: only the newest matters. lane NULL: no order. −ENOMEM, or −ESHUTDOWN in workpool_free's own
+ * callbacks (done is not called then).
  */
-int workpool_submit(struct workpool *p, struct work_lane *lane, unsigned key, work_run_fn *run, work_done_fn *done, void *arg);
-bool work_lane_busy(const struct work_lane *l);    /* a job is running or queued */
+int workpool_submit(struct workpool *p, struct work_lane *lane, unsigned key, work_run_fn *run, work_done_fn *done,
+		    void *arg);
+bool work_lane_busy(const struct work_lane *l); /* a job is running or queued */
 bool work_lane_overdue(const struct work_lane *l);
 size_t work_lane_queued(const struct work_lane *l); /* without the running one */
 

@@ -247,7 +247,7 @@ static void test_vm_real(void **state)
 	assert_int_equal(waitpid(child, NULL, 0), child);
 	assert_int_equal(proc_vm_major_faults(p, &faults), -ESRCH);
 	assert_int_equal(proc_vm_start_ticks(p, &start), -ESRCH);
-	assert_int_equal(proc_vm_guest_ram(p, &(struct dom_facts){.max_bytes = MIB}, &faults, &err), -ESRCH);
+	assert_int_equal(proc_vm_guest_ram(p, &(struct dom_facts){.max_bytes = MIB}, &faults, NULL, &err), -ESRCH);
 	assert_null(proc_vm_close(p));
 	p = NULL;
 	assert_int_equal(proc_vm_open(child, &p, &err), -ESRCH);
@@ -308,19 +308,19 @@ static void test_ram_of_this_process(void **state)
 
 	assert_int_equal(proc_vm_open(getpid(), &p, &err), 0);
 	/* One mapping of the size: the larger one and the executable one do not disturb. */
-	assert_int_equal(proc_vm_guest_ram(p, &f, &present, &err), 0);
+	assert_int_equal(proc_vm_guest_ram(p, &f, &present, NULL, &err), 0);
 	assert_int_equal(present, 11 * MIB);
 	/* Split by madvise, as mbind does for NUMA nodes: still one row of neighbours. */
 	assert_int_equal(madvise(anon + 20 * MIB, 30 * MIB, MADV_DONTDUMP), 0);
-	assert_int_equal(proc_vm_guest_ram(p, &f, &present, &err), 0);
+	assert_int_equal(proc_vm_guest_ram(p, &f, &present, NULL, &err), 0);
 	assert_int_equal(present, 11 * MIB);
 	/* Memory backing is known by its name, whatever else has its size. */
 	assert_int_equal(ftruncate(fd, 77 * (off_t)MIB), 0);
 	shared = map(77 * MIB, 5 * MIB, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
-	assert_int_equal(proc_vm_guest_ram(p, &f, &present, &err), 0);
+	assert_int_equal(proc_vm_guest_ram(p, &f, &present, NULL, &err), 0);
 	assert_int_equal(present, 5 * MIB);
 	f.max_bytes = 78 * MIB;
-	assert_int_equal(proc_vm_guest_ram(p, &f, &present, &err), -ENOENT);
+	assert_int_equal(proc_vm_guest_ram(p, &f, &present, NULL, &err), -ENOENT);
 	assert_int_equal(present, 5 * MIB);
 	proc_vm_close(p);
 	unmap(shared, 77 * MIB);
@@ -337,7 +337,7 @@ static int scan_text(const char *text, size_t len, uint64_t max_bytes, uint64_t 
 
 	assert_int_equal(write(fd, text, len), len);
 	assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
-	r = guest_ram_scan(fd, "fake", max_bytes, ret, &err);
+	r = guest_ram_scan(fd, "fake", max_bytes, ret, NULL, &err);
 	assert_true(r == 0 || err.text[0] != 0);
 	close(fd);
 	return r;
