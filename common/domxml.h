@@ -15,7 +15,8 @@
 /* Why memory of a VM cannot be taken back; DOM_ELIGIBLE otherwise. Names by dom_ineligible_text(). */
 enum dom_ineligible {
 	DOM_ELIGIBLE = 1,
-	DOM_VFIO,      /* hostdev passed through (PCI or mdev) or a vDPA interface/disk: guest RAM is pinned, balloon inhibited */
+	DOM_VFIO,      /* hostdev passed through (PCI or mdev) or a vDPA interface/disk: guest RAM is pinned, balloon
+			  inhibited */
 	DOM_HUGEPAGES, /* <memoryBacking><hugepages/> */
 	DOM_LOCKED,    /* <memoryBacking><locked/> */
 	DOM_SEV,       /* <launchSecurity>: encrypted memory cannot be swapped or ballooned */
@@ -25,19 +26,19 @@ enum dom_ineligible {
 struct dom_facts {
 	char name[DOMXML_NAME_MAX];
 	char uuid[UUID_TEXT_LEN + 1];
-	uint64_t max_bytes;     /* <memory>, plus plugged <memory model='dimm'> devices that it already includes */
+	uint64_t max_bytes;	/* <memory>, plus plugged <memory model='dimm'> devices that it already includes */
 	uint64_t current_bytes; /* <currentMemory>; max_bytes where absent */
 	uint32_t vcpus;
-	bool has_balloon;           /* virtio memballoon present (model none or absent: false) */
-	bool free_page_reporting;   /* freePageReporting='on' */
-	uint32_t stats_period_s;    /* <stats period=…>; 0 = off */
-	bool shared_memory;         /* memfd/file backing with access shared: RAM is shmem */
-	uint64_t tb_cache_bytes;    /* <features><tcg><tb-cache>; 0 where not given */
-	bool tcg;                   /* <domain type='qemu'> */
+	bool has_balloon;	  /* virtio memballoon present (model none or absent: false) */
+	bool free_page_reporting; /* freePageReporting='on' */
+	uint32_t stats_period_s;  /* <stats period=…>; 0 = off */
+	bool shared_memory;	  /* memfd/file backing with access shared: RAM is shmem */
+	uint64_t tb_cache_bytes;  /* <features><tcg><tb-cache>; 0 where not given */
+	bool tcg;		  /* <domain type='qemu'> */
 	enum dom_ineligible ineligible;
 	char ineligible_detail[128]; /* which device, for people */
-	struct vmpolicy policy;      /* default where no element */
-	bool policy_bad;             /* element present but refused: policy is the default, policy_err says name, value, why */
+	struct vmpolicy policy;	     /* default where no element */
+	bool policy_bad; /* element present but refused: policy is the default, policy_err says name, value, why */
 	struct memoc_err policy_err;
 };
 

@@ -13,9 +13,9 @@ enum json_type { JSON_NULL = 1, JSON_BOOL, JSON_INT, JSON_DOUBLE, JSON_STRING, J
 
 /* What a text may cost at most. Exceeding one is −E2BIG with the limit named in err. */
 struct json_limits {
-	size_t bytes;   /* length of the text */
+	size_t bytes;	/* length of the text */
 	unsigned depth; /* nested arrays and objects */
-	size_t nodes;   /* values and keys in all */
+	size_t nodes;	/* values and keys in all */
 };
 extern const struct json_limits json_limits_default; /* 1 MiB, 32 deep, 65,536 nodes */
 
@@ -25,7 +25,8 @@ struct json;
  * Parses exactly one value (UTF-8 checked, no comments, nothing after it but white space; duplicate keys are an error).
  * limits NULL = default. Returns 0, −EINVAL (err says where), −E2BIG, −ENOMEM. The caller owns *ret.
  */
-int json_parse(const char *text, size_t len, const struct json_limits *limits, struct json **ret, struct memoc_err *err);
+int json_parse(const char *text, size_t len, const struct json_limits *limits, struct json **ret,
+	       struct memoc_err *err);
 struct json *json_free(struct json *j); /* takes NULL, returns NULL */
 static inline void json_free_p(struct json **j)
 {
@@ -34,7 +35,7 @@ static inline void json_free_p(struct json **j)
 #define AUTO_JSON CLEANUP(json_free_p)
 
 enum json_type json_type(const struct json *j); /* JSON_NULL for NULL */
-size_t json_len(const struct json *j);          /* members of an array or object, else 0 */
+size_t json_len(const struct json *j);		/* members of an array or object, else 0 */
 const struct json *json_at(const struct json *j, size_t i);
 const char *json_key_at(const struct json *obj, size_t i);
 const struct json *json_get(const struct json *obj, const char *key); /* NULL where absent or not an object */
@@ -58,14 +59,16 @@ int json_get_bool(const struct json *obj, const char *key, bool *ret);
  * check. Keys are given to the value functions; pass NULL inside arrays and at the top.
  */
 struct json_writer;
-struct json_writer *jw_new(bool pretty); /* NULL without memory: every function below takes NULL and jw_finish says −ENOMEM */
+struct json_writer *
+jw_new(bool pretty); /* NULL without memory: every function below takes NULL and jw_finish says −ENOMEM */
 void jw_object(struct json_writer *w, const char *key);
 void jw_array(struct json_writer *w, const char *key);
-void jw_end(struct json_writer *w); /* closes the innermost object or array */
+void jw_end(struct json_writer *w);					/* closes the innermost object or array */
 void jw_str(struct json_writer *w, const char *key, const char *value); /* NULL → null; invalid UTF-8 → U+FFFD */
 void jw_u64(struct json_writer *w, const char *key, uint64_t value);
 void jw_i64(struct json_writer *w, const char *key, int64_t value);
-void jw_double(struct json_writer *w, const char *key, double value); /* shortest form that reads back; NaN/inf → null */
+void jw_double(struct json_writer *w, const char *key,
+	       double value); /* shortest form that reads back; NaN/inf → null */
 void jw_bool(struct json_writer *w, const char *key, bool value);
 void jw_null(struct json_writer *w, const char *key);
 void jw_json(struct json_writer *w, const char *key, const struct json *value); /* copies a tree; NULL → null */

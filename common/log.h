@@ -9,7 +9,13 @@
 #include "common/parse.h"
 
 /* Same numbers as syslog(3), so that journald's PRIORITY is the level itself. */
-enum log_level { LOG_LEVEL_ERROR = 3, LOG_LEVEL_WARNING = 4, LOG_LEVEL_NOTICE = 5, LOG_LEVEL_INFO = 6, LOG_LEVEL_DEBUG = 7 };
+enum log_level {
+	LOG_LEVEL_ERROR = 3,
+	LOG_LEVEL_WARNING = 4,
+	LOG_LEVEL_NOTICE = 5,
+	LOG_LEVEL_INFO = 6,
+	LOG_LEVEL_DEBUG = 7
+};
 enum log_target { LOG_TARGET_STDERR = 1, LOG_TARGET_JOURNAL };
 
 /* ident: SYSLOG_IDENTIFIER; lives as long as the program. Lines below the level are dropped. */
@@ -26,7 +32,8 @@ struct log_fields {
 	uint64_t from_bytes, to_bytes;
 };
 
-/* MEMOC_VM, MEMOC_UUID, MEMOC_STATE, MEMOC_EVENT, MEMOC_FROM_BYTES, MEMOC_TO_BYTES, MEMOC_REASON as in interfaces.md. */
+/* MEMOC_VM, MEMOC_UUID, MEMOC_STATE, MEMOC_EVENT, MEMOC_FROM_BYTES, MEMOC_TO_BYTES, MEMOC_REASON as in interfaces.md.
+ */
 void log_fields(enum log_level level, const struct log_fields *fields, const char *fmt, ...) PRINTF_LIKE(3, 4);
 #define log_error(...) log_fields(LOG_LEVEL_ERROR, NULL, __VA_ARGS__)
 #define log_warning(...) log_fields(LOG_LEVEL_WARNING, NULL, __VA_ARGS__)

@@ -29,10 +29,11 @@ enum size_kind { SIZE_AUTO = 1, SIZE_BYTES, SIZE_RATIO };
 struct size_spec {
 	enum size_kind kind;
 	uint64_t bytes; /* SIZE_BYTES */
-	double ratio;   /* SIZE_RATIO, 0..1 */
+	double ratio;	/* SIZE_RATIO, 0..1 */
 };
 /* allow_auto/allow_percent say which forms beyond a plain size are good here. */
-int parse_size_spec(const char *text, bool allow_auto, bool allow_percent, struct size_spec *ret, struct memoc_err *err);
+int parse_size_spec(const char *text, bool allow_auto, bool allow_percent, struct size_spec *ret,
+		    struct memoc_err *err);
 
 /* 36-character UUID with dashes, any case, → lower case. */
 #define UUID_TEXT_LEN 36

@@ -14,12 +14,12 @@
 
 /* Plain data. 0 bytes = not given: min then is the default share of the VM's memory, max all of it. */
 struct vmpolicy {
-	bool managed;       /* default yes */
+	bool managed;	    /* default yes */
 	uint64_t min_bytes; /* guaranteed: never below */
 	uint64_t max_bytes; /* never above */
 	uint32_t weight;    /* 1..10000, default 100 */
-	bool balloon;       /* may its balloon be used; default yes */
-	bool swap;          /* may the hypervisor swap it (a limit below its memory); default yes */
+	bool balloon;	    /* may its balloon be used; default yes */
+	bool swap;	    /* may the hypervisor swap it (a limit below its memory); default yes */
 };
 
 struct vmpolicy vmpolicy_default(void);
@@ -30,7 +30,8 @@ struct vmpolicy_key {
 };
 extern const struct vmpolicy_key vmpolicy_keys[];
 
-/* −EINVAL/−ERANGE: err names key, value and the accepted form; p unchanged. An empty value resets the key to its default. */
+/* −EINVAL/−ERANGE: err names key, value and the accepted form; p unchanged. An empty value resets the key to its
+ * default. */
 int vmpolicy_set(struct vmpolicy *p, const char *key, const char *value, struct memoc_err *err);
 /* Value of a key as text that vmpolicy_set accepts ("" where not given). −EINVAL: no such key. */
 int vmpolicy_get(const struct vmpolicy *p, const char *key, char *buf, size_t len);
