@@ -164,13 +164,24 @@ static bool job_use(const struct job *job)
 	return wanted;
 }
 
-static bool touch_once(uint64_t bytes)
+/* Memory that may be swapped (the rest of the program is locked), in pages of 4 KiB. NULL when there is none. */
+static uint8_t *map_bytes(uint64_t bytes)
 {
 	uint8_t *p = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (p == MAP_FAILED)
-		return false;
+		return NULL;
+	munlock(p, bytes);
 	madvise(p, bytes, MADV_NOHUGEPAGE);
+	return p;
+}
+
+static bool touch_once(uint64_t bytes)
+{
+	uint8_t *p = map_bytes(bytes);
+
+	if (!p)
+		return false;
 	for (uint64_t at = 0; at < bytes; at += PAGE)
 		first_touch(p + at);
 	munmap(p, bytes);
@@ -192,13 +203,10 @@ static bool job_lock(uint64_t mib)
 	pthread_mutex_unlock(&lock);
 	if (!bytes)
 		return true;
-	held = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (held == MAP_FAILED) {
-		held = NULL;
+	held = map_bytes(bytes);
+	if (!held)
 		return false;
-	}
 	held_bytes = bytes;
-	madvise(held, bytes, MADV_NOHUGEPAGE);
 	for (uint64_t at = 0; at < bytes; at += PAGE)
 		first_touch(held + at);
 	if (mlock(held, bytes) < 0)
@@ -710,13 +718,14 @@ int main(int argc, char **argv)
 		fprintf(stderr, "workload: cannot open %s: %s\n", argv[1], strerror(errno));
 		return 1;
 	}
-	mlockall(MCL_CURRENT); /* answers come even while the guest swaps; what is mapped from here on can swap */
-	region = mmap(NULL, REGION_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (region == MAP_FAILED) {
+	/* Answers come even while the guest swaps, and no page of the program itself is asked for when there is none.
+	 */
+	mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
+	region = map_bytes(REGION_BYTES);
+	if (!region) {
 		fprintf(stderr, "workload: no address space: %s\n", strerror(errno));
 		return 1;
 	}
-	madvise(region, REGION_BYTES, MADV_NOHUGEPAGE);
 	start_thread(jobs_main, 0);
 	start_thread(walker_main, 0);
 	start_thread(throttle_main, 10);

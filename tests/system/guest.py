@@ -16,7 +16,7 @@ from host import MIB, LabError, MemoryCgroup, process_start, wait_for
 
 POLICY_NS = "https://memoc.org/xmlns/policy/1.0"
 # No lockup warnings and a trusted clock: under load a software-emulated guest is late, not broken.
-CMDLINE = "console=ttyS0 loglevel=4 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 tsc=reliable mitigations=off"
+CMDLINE = "console=ttyS0 loglevel=5 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 tsc=reliable mitigations=off"
 
 
 def accelerator():
@@ -144,7 +144,7 @@ class Guest:
         self.defined = False
         self.known_pid = None
         lab.defer(f"guest {name}", self.remove)
-        lab.diagnostics.append((f"guest {name} console", lambda: host.tail(self.console, 8)))
+        lab.diagnostics.append((f"guest {name} console", lambda: host.tail(self.console, 12)))
 
     def line_path(self, libvirtd):
         """Per libvirtd, so that source and destination of a migration do not fight for one socket."""
@@ -252,8 +252,12 @@ class Guest:
         self.wait_gone()
 
     def wait_gone(self, limit_s=30):
+        """Its QEMU has ended, and libvirt has noticed."""
         wait_for(lambda: not self.running(), limit_s, f"end of guest {self.name}'s QEMU")
         self.line.close()
+        if self.libvirtd.running():
+            wait_for(lambda: self.name not in self.libvirtd.virsh("list", "--name").split(), limit_s,
+                     f"libvirt to notice the end of {self.name}")
 
     def undefine(self):
         self.virsh("undefine", "--managed-save", check=False)
@@ -304,7 +308,7 @@ class Guest:
         if self.running():
             host.send_signal(self.known_pid, process_start(self.known_pid), signal.SIGKILL)
             wait_for(lambda: not self.running(), 20, f"end of guest {self.name}")
-        if self.defined and self.libvirtd.child and self.libvirtd.child.running():
+        if self.defined and self.libvirtd.running():
             self.undefine()
 
     # -- memory, as seen from outside --

@@ -80,7 +80,7 @@ class PrivateLibvirtd:
 
     def start(self):
         from lab import Child  # pylint: disable=import-outside-toplevel  # lab imports this module
-        if self.child and self.child.running():
+        if self.running():
             raise LabError(f"{self.name} runs already")
         mounts = "\n".join(f"mount --bind {shlex.quote(str(self.base / own))} {where}" for own, where in PRIVATE.items())
         hostname = f"hostname {shlex.quote(self.hostname)}" if self.hostname else ":"
@@ -105,6 +105,9 @@ class PrivateLibvirtd:
                  every_s=0.1, show=lambda: host.tail(self.log, 5))
         if not self.child.running():
             raise LabError(f"{self.name} ended: {host.tail(self.base / 'log/stderr.log', 10)} {host.tail(self.log, 10)}")
+
+    def running(self):
+        return self.child is not None and self.child.running()
 
     @property
     def pid(self):
@@ -143,13 +146,13 @@ class PrivateLibvirtd:
         shutil.copyfile(program, partial)
         os.chmod(partial, 0o755)
         os.rename(partial, target)
-        if self.child and self.child.running():
+        if self.running():
             self.reload()
         return target
 
     def remove_hook(self, name="50-memoc"):
         (self.base / "etc/hooks/qemu.d" / name).unlink()
-        if self.child and self.child.running():
+        if self.running():
             self.reload()
 
     # -- virsh --

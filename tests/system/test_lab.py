@@ -58,7 +58,7 @@ def test_guest_keeps_its_pace(bench):
 
 
 def test_working_set_shrinks(bench):
-    """Less use gives memory back to the guest's kernel; more than the guest has is survived as an OOM kill, and told."""
+    """Less use gives memory back to the guest's kernel."""
     bench.plain.job("use 200")
     used = bench.plain.cmd("meminfo")["MemFree_bytes"]
     bench.plain.job("use 20")
@@ -112,6 +112,16 @@ def test_no_driver_no_movement_until_loaded(bench):
     assert not guest.report()["driver"]
 
 
+def test_overuse_is_told(bench):
+    """A workload that wants more than the guest has is killed by the guest's kernel, starts anew and says so."""
+    guest = bench.driverless
+    before, since = guest.report(), len(guest.line.events)
+    guest.cmd(f"use {MEMORY_MIB + 200}")
+    guest.wait_reboot(since)
+    after = guest.report()
+    assert after["oom_kills"] > before["oom_kills"] and after["starts"] == before["starts"] + 1, after
+
+
 def test_locked_memory_is_the_balloons_floor(bench):
     """Memory locked in the guest stops the balloon above it: a stall as drivers have them."""
     guest = bench.plain
@@ -152,8 +162,8 @@ def test_limit_pushes_to_swap_and_slows(bench):
     guest.job("use 200")
     wait_for(lambda: guest.relative_rate() > 0.9, 20, "the full pace before the limit")
     group, faults = guest.cgroup(), host.major_faults(guest.pid)
-    group.set_limit(150 * MIB)
     try:
+        group.squeeze(150 * MIB)
         wait_for(lambda: guest.relative_rate() < 0.5, 20, "the workload to fall behind", show=guest.report)
         assert guest.cgroup().swapped() > 40 * MIB and bench.swap.used_bytes() > 0
         assert host.major_faults(guest.pid) - faults > 1000

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Balloons that are missing, late, slow or stuck: the limit finishes what they do not, and they are not forgotten.
+
+Sizes are asked for by `memoc resize`, so that nothing here depends on what the policy would want.
+"""
+
+import re
+import shlex
+import signal
+
+import host
+from lab import Child, Memocd
+from memocd import program
+from stage import MIB, RESIZE_LIMIT_S, Stage, assert_order, at, brief, pairs, wait_for
+from run import limit
+
+MEMORY_MIB = 384
+# A software-emulated guest's balloon takes some 400 MiB/s; throttled as below 3 to 6 MiB/s. The bound between the two
+# leaves a factor of several on both sides.
+MIN_SPEED_MIB = 16
+RETRY_MIN_S = 2
+CONFIG = {
+    "host": {"pool": "8G", "buffer": "64M"},
+    "balloon": {"min_speed": f"{MIN_SPEED_MIB}M", "stall_timeout": "1500ms", "retry_min": f"{RETRY_MIN_S}s",
+                "retry_max": "1h"},
+}
+
+
+class SwaplessMemocd(Memocd):
+    """memocd on a host without swap. Other users of this machine may have some, so its meminfo says that there is none."""
+
+    def start(self, wait=True, extra=()):
+        fake = self.base / "meminfo"
+        text = open("/proc/meminfo", encoding="ascii").read()
+        fake.write_text(re.sub(r"^(Swap(?:Total|Free|Cached):\s+)\d+", r"\g<1>0", text, flags=re.MULTILINE), encoding="ascii")
+        self.state_dir.mkdir(exist_ok=True)
+        self.write_config()
+        words = [program("memocd"), "--config", self.config_path, "--connect", self.libvirtd.uri, "--socket", self.socket,
+                 "--state-dir", self.state_dir, "--run-dir", self.run_dir, "--log", "stderr"]
+        script = f"mount --bind {shlex.quote(str(fake))} /proc/meminfo && exec {shlex.join(map(str, words))}"
+        self.child = Child(self.lab, self.name, ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+                           self.log)
+        self.wait_answering()
+        return self
+
+
+class Bench(Stage):
+    """One guest with driver, two without; all their memory is resident."""
+
+    def __init__(self, lab):
+        super().__init__(lab, CONFIG)
+        self.plain = self.guest("plain", MEMORY_MIB, free_page_reporting=False, fill=True)
+        self.late = self.guest("late", driver=False, free_page_reporting=False, fill=True)
+        self.bare = self.guest("bare", driver=False, free_page_reporting=False, fill=True)
+        self.start_guests()
+        self.memocd.start()
+        self.wait_steady()
+
+    def reset(self):
+        if not self.memocd.running():
+            self.memocd.start()
+            self.wait_steady()
+
+
+def fixture(lab):
+    yield Bench(lab)
+
+
+def test_no_driver_is_shrunk_by_limit(bench):
+    """A guest without driver: the balloon is tried, found absent, and the cgroup limit takes all of it."""
+    mark = bench.resize("late", 160)
+    bench.wait_limited("late", 160)
+    events = bench.events(mark, "late")
+    _, _, stalled, lowered = assert_order(events, "target", "balloon", "balloon-stalled", "limit")
+    assert "no driver" in stalled["reason"], stalled
+    assert lowered["to_bytes"] is not None
+    vm = bench.vm("late")
+    assert vm["balloon_health"] == "absent" and vm["balloon_bytes"] == 256 * MIB, vm
+    assert bench.late.balloon_bytes() == 256 * MIB, "the balloon of a guest without driver moved"
+    group = bench.late.cgroup()
+    assert group.usage() <= group.limit() and group.swapped() > 32 * MIB, (group.usage(), group.limit(), group.swapped())
+    bench.wait_vm("late", lambda vm: vm["swapped_bytes"] > 32 * MIB and vm["usable_bytes"] is None, "swapped, and silent")
+    bench.assert_unharmed("late")
+
+
+def test_driver_loaded_later_is_noticed(bench):
+    """The driver comes at last: noticed without being asked for, trusted, and used from then on."""
+    bench.resize("late", 160)
+    bench.wait_limited("late", 160)
+    mark = bench.mark()
+    bench.late.job("load-driver")
+    bench.wait_event("balloon-back", "late", mark)
+    bench.wait_balloon("late", 160)  # the wish was left with QEMU
+    bench.wait_vm("late", lambda vm: vm["balloon_health"] in ("working", "slow"), "a working balloon")
+    bench.wait_vm("late", lambda vm: vm["usable_bytes"] is not None, "guest statistics")
+    mark = bench.resize("late", 110)
+    bench.wait_event("balloon-reached", "late", mark)
+    bench.wait_balloon("late", 110)
+    assert not bench.events(mark, "late", ("balloon-stalled",)), brief(bench.events(mark, "late"))
+    vm = bench.wait_vm("late", lambda vm: vm["state"] == "steady", "to be steady")
+    assert vm["balloon_bytes_per_s"] > MIN_SPEED_MIB * MIB, vm
+    bench.assert_unharmed("late")
+
+
+def test_speed_is_learned(bench):
+    """A balloon that works: its speed in `info` is what was seen, and the limit comes behind it only."""
+    bench.resize("plain", MEMORY_MIB)
+    bench.wait_balloon("plain", MEMORY_MIB)
+    mark = bench.resize("plain", 250)
+    reached = bench.wait_event("balloon-reached", "plain", mark)
+    bench.wait_vm("plain", lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is not None, "steady behind a limit")
+    _, asked, reached, lowered = assert_order(bench.events(mark, "plain"), "target", "balloon", "balloon-reached", "limit")
+    seen = (reached["from_bytes"] - reached["to_bytes"]) * 1000 / max(1, at(reached) - at(asked))
+    info = bench.memocd.info("plain")
+    assert seen / 4 < info["balloon_bytes_per_s"] < seen * 4, (seen, info["balloon_bytes_per_s"])
+    assert info["balloon_health"] in ("working", "slow") and info["floor_bytes"] is None, info
+    assert lowered["to_bytes"] > 250 * MIB, "a limit behind a working balloon leaves room for QEMU itself"
+
+
+@limit(240)
+def test_trickle_is_a_stall_and_retried(bench):
+    """A driver that trickles: movement is not enough, the limit finishes, retries come ever later, and it may come back."""
+    guest = bench.plain
+    bench.resize("plain", MEMORY_MIB)
+    bench.wait_balloon("plain", MEMORY_MIB)
+    bench.wait_steady("plain")
+    guest.cmd("throttle 1")
+    try:
+        start = bench.vm("plain")["balloon_bytes"]
+        mark = bench.resize("plain", 130)
+        stalled = bench.wait_event("balloon-stalled", "plain", mark)
+        assert start - stalled["from_bytes"] >= MIB // 4, f"it did not even trickle: {stalled}, from {start}"
+        assert stalled["from_bytes"] > 200 * MIB, f"no trickle but a working balloon: {stalled}"
+        bench.wait_event("limit", "plain", at(stalled))
+        info = bench.memocd.info("plain")
+        assert info["balloon_health"] == "stalled" and info["balloon_bytes_per_s"] > MIN_SPEED_MIB * MIB, info
+        assert abs(info["floor_bytes"] - info["balloon_bytes"]) < 64 * MIB, info
+        wait_for(lambda: len(bench.events(mark, "plain", ("balloon-retry",))) >= 3, RESIZE_LIMIT_S, "three retries")
+        bench.wait_event("balloon-stalled", "plain", mark, matches=lambda event: f"in {8 * RETRY_MIN_S} s" in event["reason"])
+        group = guest.cgroup()
+        assert group.limit() is not None and group.usage() <= group.limit() < 250 * MIB, (group.usage(), group.limit())
+        assert guest.balloon_bytes() > 150 * MIB, "the guest was not slow enough for this test"
+    finally:
+        guest.cmd("throttle 100")
+    judge_schedule(bench.events(mark, "plain", ("balloon-stalled", "balloon-retry")))
+    back = bench.mark()
+    bench.wait_event("balloon-back", "plain", mark)  # nobody asked it: what was left with QEMU is done now
+    bench.wait_balloon("plain", 130)
+    bench.wait_vm("plain", lambda vm: vm["balloon_health"] in ("working", "slow") and vm["state"] == "steady", "back")
+    assert bench.memocd.info("plain")["next_retry_ms"] is None
+    assert not bench.events(back, "plain", ("balloon-stalled",)), brief(bench.events(back, "plain"))
+    bench.assert_unharmed("plain")
+
+
+def judge_schedule(events):
+    """Stall and retry in turn, each pause twice the one before."""
+    stalls = [event for event in events if event["event"] == "balloon-stalled"]
+    told = [int(re.search(r"next try in (\d+) s", event["reason"]).group(1)) for event in stalls]
+    assert told[:4] == [RETRY_MIN_S * factor for factor in (1, 2, 4, 8)], brief(events)
+    pauses = []
+    for before, after in pairs(events):
+        if (before["event"], after["event"]) == ("balloon-stalled", "balloon-retry"):
+            pauses.append((at(after) - at(before)) / 1000)
+    assert len(pauses) >= 3, brief(events)
+    for wanted, pause in zip(told, pauses):
+        assert pause > wanted * 0.95, f"retried after {pause} s instead of {wanted} s: {brief(events)}"
+    for earlier, later in pairs(pauses):
+        assert later > earlier * 1.2, f"pauses do not grow: {pauses}"
+
+
+def test_floor_is_learned(bench):
+    """Locked guest memory: the balloon's floor is remembered, and below it the limit does not wait for the balloon."""
+    guest = bench.plain
+    bench.resize("plain", MEMORY_MIB)
+    bench.wait_balloon("plain", MEMORY_MIB)
+    guest.job("lock 200")
+    try:
+        mark = bench.resize("plain", 160)
+        bench.wait_event("balloon-stalled", "plain", mark)
+        bench.wait_limited("plain", 160)
+        floor = bench.memocd.info("plain")["floor_bytes"]
+        assert 190 * MIB < floor < 330 * MIB, floor
+        assert any(term["name"] == "balloon floor" for term in bench.memocd.memoc("explain", "plain")["terms"])
+        mark = bench.resize("plain", 150)
+        events = bench.wait_limited("plain", 150) and bench.events(mark, "plain")
+        target, lowered = assert_order(events, "target", "limit")
+        assert not [event for event in events if event["event"] == "balloon-stalled" and at(event) < at(lowered)], brief(events)
+        assert at(lowered) - at(target) < 1000, "the limit waited for a balloon that is known to be stuck"
+    finally:
+        guest.job("lock 0")
+    bench.wait_balloon("plain", 150)
+    bench.resize("plain", MEMORY_MIB)
+    bench.wait_balloon("plain", MEMORY_MIB)
+    bench.assert_unharmed("plain")
+
+
+def test_no_host_swap_no_limit(bench):
+    """Without host swap no limit is set, `explain` says why, and one that memocd had set is opened."""
+    bench.resize("bare", 160)
+    bench.wait_limited("bare", 160)
+    bench.memocd.stop()
+    swapless = SwaplessMemocd(bench.lab, bench.libvirtd, CONFIG, name="swapless")
+    swapless.state_dir.symlink_to(bench.memocd.state_dir)
+    kept, bench.memocd = bench.memocd, swapless
+    try:
+        swapless.start()
+        assert swapless.host()["swap_total_bytes"] == 0
+        bench.wait_vm("bare", lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is None, "an open limit")
+        assert bench.bare.cgroup().limit() is None
+        assert "no swap" in bench.explain("bare"), bench.explain("bare")
+        mark = bench.resize("bare", 128)
+        bench.resize("plain", 200)  # what goes by the balloon still goes
+        bench.wait_balloon("plain", 200)
+        # Two retries of bare's balloon are time enough for a limit that must not come.
+        wait_for(lambda: len(bench.events(mark, "bare", ("balloon-stalled",))) > 0 or "absent" in bench.vm("bare")["balloon_health"],
+                 RESIZE_LIMIT_S, "bare's balloon to be given up")
+        for name in ("bare", "plain"):
+            bench.wait_vm(name, lambda vm: vm["state"] == "steady", "to be steady")
+            assert bench.guests[name].cgroup().limit() is None, f"{name}: limited without swap"
+            assert not [e for e in bench.events(mark, name, ("limit",)) if e["to_bytes"] is not None], brief(bench.events(mark, name))
+        bench.assert_unharmed("bare", "plain")
+    finally:
+        swapless.stop()
+        bench.memocd = kept
+
+
+__all__ = ["fixture", "host", "signal"]
