@@ -90,8 +90,11 @@ static void learn_speed(struct vm *vm, struct vm_ctx *x)
 static void note_working(struct vm *vm, struct vm_ctx *x)
 {
 	bool slow = vm->speed_bytes_per_s && vm->speed_bytes_per_s < 4 * x->config->min_speed_bytes_per_s;
+	vm->actual_trusted = true;
 	if (vm->health == BALLOON_INHIBITED)
 		return;
+	if (vm->health == BALLOON_ABSENT || vm->health == BALLOON_STALLED)
+		record(x, vm, RECORD_BALLOON_BACK, vm->actual_bytes, vm->target_bytes, "the driver moves again");
 	vm->health = slow ? BALLOON_SLOW : BALLOON_WORKING;
 	vm->retry_delay_ms = 0;
 	vm->retry_at_ms = NEVER_MS;
@@ -123,19 +126,29 @@ static void adopt_foreign_size(struct vm *vm, uint64_t before_bytes)
 	snprintf(vm->reason, sizeof(vm->reason), "balloon was set by someone else");
 }
 
+/*
+ * Movement that nobody waits for: a driver that comes back. Judged over a window as well, because a trickle has its
+ * bursts: what min_speed moves in a whole window, or all that was asked for. While an operation is under way its own
+ * window judges.
+ */
 static void notice_return(struct vm *vm, struct vm_ctx *x, uint64_t before_bytes, uint64_t elapsed_ms)
 {
-	uint64_t moved =
-		before_bytes > vm->actual_bytes ? before_bytes - vm->actual_bytes : vm->actual_bytes - before_bytes;
-	if (moved < 4 * MIB || mul_div_u64(moved, 1000, max_u64(1, elapsed_ms)) < x->config->min_speed_bytes_per_s)
+	uint64_t actual = vm->actual_bytes, asked = vm->balloon_asked_bytes;
+	if (vm->op_ms != NEVER_MS)
 		return;
-	vm->actual_trusted = true;
-	if (vm->health == BALLOON_ABSENT || vm->health == BALLOON_STALLED) {
-		note_working(vm, x);
-		record(x, vm, RECORD_BALLOON_BACK, before_bytes, vm->actual_bytes, "the driver moves again");
-	} else if (vm->health == BALLOON_UNKNOWN) {
-		note_working(vm, x);
+	if (x->now_ms - vm->window_ms > x->config->stall_timeout_ms) {
+		vm->window_ms = x->now_ms - elapsed_ms;
+		vm->window_actual_bytes = before_bytes;
 	}
+	uint64_t from = vm->window_actual_bytes, moved = from > actual ? from - actual : actual - from;
+	uint64_t off = asked > actual ? asked - actual : actual - asked;
+	bool there = asked && off <= balloon_tolerance_bytes(vm, x->config);
+	uint64_t enough = mul_div_u64(x->config->min_speed_bytes_per_s, x->config->stall_timeout_ms, 1000);
+	uint64_t span_ms = max_u64(1, x->now_ms - vm->window_ms);
+	if (moved < 4 * MIB || (moved < enough && !there) ||
+	    mul_div_u64(moved, 1000, span_ms) < x->config->min_speed_bytes_per_s)
+		return;
+	note_working(vm, x);
 }
 
 void vm_balloon_moved(struct vm *vm, struct vm_ctx *x, uint64_t actual_bytes)

@@ -2,8 +2,10 @@
 """A real guest: its domain XML, its life through libvirt, and the line to the workload inside it."""
 
 import collections
+import functools
 import json
 import os
+import re
 import signal
 import socket
 import threading
@@ -25,6 +27,17 @@ def accelerator():
     if wanted not in ("tcg", "kvm"):
         raise LabError(f"MEMOC_LAB_ACCEL={wanted}: tcg or kvm")
     return "kvm" if wanted == "kvm" else "qemu"
+
+
+@functools.cache
+def clock_words():
+    """The processor's clock rate as this host's kernel found it. A guest that has to measure it while the host is busy gets
+    it wrong by a factor, and then its time-outs run out while its devices start."""
+    if accelerator() == "kvm":
+        return ""
+    log = host.run(["dmesg"], check=False).stdout
+    found = re.findall(r"tsc: (?:Refined TSC clocksource calibration:|Detected) ([\d.]+) MHz", log)
+    return f" tsc_early_khz={int(float(found[-1]) * 1000)}" if found else ""
 
 
 Event = collections.namedtuple("Event", "at data")  # at: time.monotonic() of the host
@@ -154,7 +167,7 @@ class Guest:
 
     def xml(self, libvirtd=None):
         libvirtd = libvirtd or self.libvirtd
-        words = f"{CMDLINE} memoc.driver={int(self.driver)} memoc.swap_mib={self.swap_mib} memoc.fill={int(self.fill)}"
+        words = f"{CMDLINE}{clock_words()} memoc.driver={int(self.driver)} memoc.swap_mib={self.swap_mib} memoc.fill={int(self.fill)}"
         resource = self.lab.partition.resource
         parts = [
             f"<domain type='{accelerator()}'>",

@@ -6,9 +6,7 @@ Sizes are asked for by `memoc resize`, so that nothing here depends on what the 
 
 import re
 import shlex
-import signal
 
-import host
 from lab import Child, Memocd
 from memocd import program
 from stage import MIB, RESIZE_LIMIT_S, Stage, assert_order, at, brief, pairs, wait_for
@@ -222,6 +220,3 @@ def test_no_host_swap_no_limit(bench):
     finally:
         swapless.stop()
         bench.memocd = kept
-
-
-__all__ = ["fixture", "host", "signal"]
