@@ -171,7 +171,8 @@ static void send_sample(struct model *m, struct model_vm *v)
 				      .has_major_faults = true,
 				      .major_faults = v->faults,
 				      .has_overhead = true,
-				      .overhead_bytes = v->overhead_bytes}};
+				      .overhead_bytes = v->overhead_bytes,
+				      .guest_ram_bytes = v->touched_bytes}};
 	model_event(m, &ev);
 }
 

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Estimates from signals that may lie, be silent, go back or be old. */
+#include "tests/unit/core_kit.h"
+
+static int open_kit(void **state)
+{
+	static struct kit k;
+	kit_open(&k, NULL);
+	*state = &k;
+	return 0;
+}
+
+static int close_kit(void **state)
+{
+	kit_close(*state);
+	return 0;
+}
+
+/* Statistics now, a sample and a tick a moment later. */
+static void second(struct kit *k, uint64_t actual_bytes, uint64_t usable_bytes, uint64_t swapped_in)
+{
+	k->now_ms += 1000;
+	const struct guest_stats *s = &kit_vm(k, 1)->stats;
+	kit_stats_swap(k, 1, actual_bytes, usable_bytes, s->swap_in_bytes + swapped_in, s->swap_out_bytes);
+}
+
+static void rising_demand_is_believed_at_once_falling_slowly(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	assert_int_equal(vm->demand_bytes, 224 * MIB);
+	second(k, GIB, 300 * MIB, 0);
+	assert_int_equal(vm->demand_bytes, 724 * MIB);
+	second(k, GIB, 800 * MIB, 0);
+	assert_in_range(vm->demand_bytes, 600 * MIB, 700 * MIB);
+	for (int i = 0; i < 60; i++)
+		second(k, GIB, 800 * MIB, 0);
+	assert_in_range(vm->demand_bytes, 224 * MIB, 230 * MIB);
+}
+
+static void a_guest_uses_no_more_than_is_there(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	struct event ev = {.type = EVENT_VM_SAMPLE, .vm = 1};
+	ev.sample = (struct vm_host_sample){.has_memory = true,
+					    .resident_bytes = 300 * MIB,
+					    .limit_bytes = LIMIT_NONE,
+					    .has_overhead = true,
+					    .overhead_bytes = 20 * MIB};
+	k->now_ms += 500;
+	assert_int_equal(kit_step(k, &ev), 0);
+	second(k, GIB, 0, 0); /* it says it uses all of it */
+	assert_int_equal(vm->demand_bytes, 280 * MIB);
+	assert_false(vm->needy);
+}
+
+static void a_guessed_overhead_does_not_make_a_guest_a_liar(void **state)
+{
+	struct kit *k = *state;
+	struct vm_facts f = kit_facts(512 * MIB);
+	f.overhead_guess_bytes = 300 * MIB;
+	struct vm *vm = kit_add_facts(k, 1, ORIGIN_START, &f);
+	kit_sample(k, 1, 530 * MIB, LIMIT_NONE, 0);
+	for (int i = 0; i < 3; i++)
+		second(k, 400 * MIB, 2 * MIB, 0);
+	assert_int_equal(vm->demand_bytes, 398 * MIB);
+	assert_true(vm->needy);
+}
+
+static void nonsense_is_not_an_account(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	for (int i = 0; i < 3; i++)
+		second(k, GIB, UINT64_MAX, 0);	       /* what Windows says where it does not know */
+	assert_int_equal(vm->demand_bytes, 224 * MIB); /* the last word that made sense */
+	assert_true(vm->demand_confidence > 0.5);
+	for (int i = 0; i < 10; i++)
+		second(k, GIB, UINT64_MAX, 0);
+	assert_true(vm->demand_confidence < 0.5);
+	assert_true(vm->demand_bytes <= GIB);
+	assert_false(vm->needy);
+}
+
+static void counters_that_go_back_are_no_rates(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 20 * MIB);
+	k->now_ms += 1000;
+	kit_stats_swap(k, 1, GIB, 20 * MIB, 100 * MIB, 100 * MIB);
+	assert_true(vm->has_guest_rates);
+	assert_true(vm->needy);
+	k->now_ms += 1000;
+	kit_stats_swap(k, 1, GIB, 20 * MIB, 50 * MIB, 0); /* rebooted without a word */
+	assert_false(vm->has_guest_rates);
+	k->now_ms += 1000;
+	kit_sample(k, 1, GIB, LIMIT_NONE, 500);
+	k->now_ms += 1000;
+	kit_sample(k, 1, GIB, LIMIT_NONE, 100);
+	assert_false(vm->has_host_rates);
+}
+
+static void a_clock_that_goes_back_is_no_statistics(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	uint64_t stats_ms = vm->stats_ms;
+	struct event ev = {.type = EVENT_VM_STATS, .vm = 1, .stats = vm->stats};
+	ev.stats.last_update_s = 1; /* QEMU 10 zeroes it on reset, a host's clock may be set */
+	k->now_ms += 1000;
+	assert_int_equal(kit_step(k, &ev), 0);
+	assert_int_equal(vm->stats_ms, stats_ms);
+	ev.stats.last_update_s = 2;
+	k->now_ms += 1000;
+	assert_int_equal(kit_step(k, &ev), 0);
+	assert_int_equal(vm->stats_ms, k->now_ms); /* it goes on from there */
+}
+
+static void the_same_statistics_again_are_old(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	assert_true(vm_stats_fresh(vm, &k->config, k->now_ms));
+	struct event ev = {.type = EVENT_VM_STATS, .vm = 1, .stats = vm->stats};
+	for (int i = 0; i < 6; i++) {
+		k->now_ms += 1000;
+		assert_int_equal(kit_step(k, &ev), 0);
+	}
+	assert_false(vm_stats_fresh(vm, &k->config, k->now_ms));
+}
+
+static void silence_is_not_idleness(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 100 * MIB);
+	for (int i = 0; i < 15; i++)
+		kit_tick(k, 1000);
+	assert_true(vm->demand_confidence < 0.5);
+	assert_in_range(vm->demand_bytes, 780 * MIB, 924 * MIB); /* towards half of it, slowly */
+}
+
+static void a_snapshot_from_before_the_balloon_moved_is_not_demand(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	/* The balloon took 600 MiB since: usable of then is more than all of now. */
+	struct event ev = {.type = EVENT_VM_BALLOON, .vm = 1, .bytes = 424 * MIB};
+	k->now_ms += 900;
+	assert_int_equal(kit_step(k, &ev), 0);
+	kit_tick(k, 100);
+	assert_int_equal(vm->demand_bytes, 224 * MIB);
+	assert_false(vm->needy);
+	/* And gave it back: what the kernel hides from its total has not grown. */
+	uint64_t hidden = vm->hidden_bytes;
+	second(k, 424 * MIB, 200 * MIB, 0);
+	ev.bytes = GIB;
+	k->now_ms += 300;
+	assert_int_equal(kit_step(k, &ev), 0);
+	kit_tick(k, 100);
+	assert_int_equal(vm->hidden_bytes, hidden);
+	assert_true(vm->demand_bytes <= 225 * MIB);
+}
+
+static void low_usable_is_need_unless_memory_was_given_since(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, 512 * MIB, 200 * MIB);
+	vm->actual_bytes = 300 * MIB; /* bend: it is small */
+	k->now_ms += 5000;
+	kit_sample(k, 1, 300 * MIB, LIMIT_NONE, 0);
+	second(k, 300 * MIB, 2 * MIB, 0);
+	assert_true(vm->needy);
+	assert_string_not_equal(vm->needy_why, "");
+	uint64_t sign_ms = vm->needy_sign_ms;
+	struct event ev = {.type = EVENT_VM_BALLOON, .vm = 1, .bytes = 400 * MIB};
+	k->now_ms += 200;
+	assert_int_equal(kit_step(k, &ev), 0);
+	kit_tick(k, 100);
+	assert_int_equal(vm->needy_sign_ms, sign_ms); /* no new sign from the old snapshot */
+}
+
+static void pages_that_come_home_are_no_need(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 600 * MIB);
+	for (int i = 0; i < 5; i++) {
+		second(k, GIB, 500 * MIB, 50 * MIB);
+		assert_false(vm->needy);
+	}
+	second(k, GIB, 16 * MIB, 50 * MIB);
+	assert_true(vm->needy);
+	for (int i = 0; i < 5; i++)
+		second(k, GIB, 500 * MIB, 50 * MIB);
+	assert_false(vm->needy); /* over, needy_hold after its last sign */
+}
+
+static void a_swapping_guest_without_usable_is_needy(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 600 * MIB);
+	struct event ev = {.type = EVENT_VM_STATS, .vm = 1, .stats = vm->stats};
+	ev.stats.has_usable = false;
+	ev.stats.swap_in_bytes += 10 * MIB;
+	ev.stats.last_update_s++;
+	k->now_ms += 1000;
+	assert_int_equal(kit_step(k, &ev), 0);
+	assert_true(vm->needy);
+}
+
+static void host_faults_count_only_at_the_limit(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 600 * MIB);
+	kit_answer(k);
+	uint64_t faults = 0;
+	for (int i = 0; i < 3; i++) { /* far from any limit: pages coming home */
+		k->now_ms += 1000;
+		kit_sample(k, 1, 500 * MIB, LIMIT_NONE, faults += 5000);
+		kit_tick(k, 0);
+		assert_false(vm->needy);
+	}
+	k->now_ms += 1000;
+	kit_sample(k, 1, 500 * MIB, LIMIT_NONE, faults);
+	vm->limit_known = true;
+	vm->limit_bytes = vm->limit_asked_bytes = 600 * MIB;
+	k->now_ms += 1000;
+	kit_sample(k, 1, 598 * MIB, 600 * MIB, faults += 100); /* few: eviction of warm pages */
+	kit_tick(k, 0);
+	k->now_ms += 1000;
+	kit_sample(k, 1, 598 * MIB, 600 * MIB, faults += 20);
+	kit_tick(k, 0);
+	assert_false(vm->needy);
+	k->now_ms += 1000;
+	kit_sample(k, 1, 598 * MIB, 600 * MIB, faults += 5000);
+	kit_tick(k, 0);
+	assert_true(vm->needy);
+	for (int i = 0; i < 12; i++) /* samples stop: the last rate is not true for ever */
+		kit_tick(k, 1000);
+	assert_false(vm->needy);
+}
+
+static void growth_is_measured_from_statistics_to_statistics(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	for (int i = 0; i < 5; i++)
+		second(k, GIB, 800 * MIB, 0);
+	kit_tick(k, 990); /* a tick just before statistics must not make 10 MiB in 10 ms of it */
+	k->now_ms += 10;
+	kit_stats(k, 1, GIB, 790 * MIB);
+	assert_true(vm->growth_mean_bytes_per_s < 2.0 * MIB);
+	assert_true(vm->headroom_bytes < 40 * MIB);
+}
+
+static void headroom_follows_growth_and_is_bounded(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 900 * MIB);
+	assert_int_equal(vm->headroom_bytes, 24 * MIB);
+	for (uint64_t i = 0; i < 8; i++)
+		second(k, GIB, 900 * MIB - i * 60 * MIB, 0);
+	assert_int_equal(vm->headroom_bytes, 128 * MIB); /* an eighth of its memory, at most */
+}
+
+static void double_swapping_is_seen_and_ends(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 600 * MIB);
+	uint64_t faults = 0;
+	for (int i = 0; i < 2; i++) {
+		second(k, GIB, 300 * MIB, 10 * MIB);
+		struct event ev = {.type = EVENT_VM_SAMPLE, .vm = 1};
+		ev.sample = (struct vm_host_sample){.has_memory = true,
+						    .resident_bytes = 700 * MIB,
+						    .swapped_bytes = 100 * MIB,
+						    .limit_bytes = LIMIT_NONE,
+						    .has_major_faults = true,
+						    .major_faults = faults += 1000};
+		assert_int_equal(kit_step(k, &ev), 0);
+		kit_tick(k, 0);
+	}
+	kit_tick(k, 1000);
+	assert_true(vm->double_swap || vm->double_swap_signs);
+	struct vm_ctx x = {.config = &k->config, .host = &k->host, .now_ms = k->now_ms};
+	if (vm->double_swap)
+		assert_non_null(vm_limit_forbidden_why(vm, &x));
+	for (int i = 0; i < 10; i++) {
+		second(k, GIB, 300 * MIB, 0);
+		kit_tick(k, 0);
+	}
+	assert_false(vm->double_swap);
+	x.now_ms = k->now_ms;
+	assert_non_null(vm_limit_forbidden_why(vm, &x)); /* held for a while */
+	x.now_ms += 60000;
+	assert_null(vm_limit_forbidden_why(vm, &x));
+}
+
+#define WITH_KIT(f) cmocka_unit_test_setup_teardown(f, open_kit, close_kit)
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		WITH_KIT(rising_demand_is_believed_at_once_falling_slowly),
+		WITH_KIT(a_guest_uses_no_more_than_is_there),
+		WITH_KIT(a_guessed_overhead_does_not_make_a_guest_a_liar),
+		WITH_KIT(nonsense_is_not_an_account),
+		WITH_KIT(counters_that_go_back_are_no_rates),
+		WITH_KIT(a_clock_that_goes_back_is_no_statistics),
+		WITH_KIT(the_same_statistics_again_are_old),
+		WITH_KIT(silence_is_not_idleness),
+		WITH_KIT(a_snapshot_from_before_the_balloon_moved_is_not_demand),
+		WITH_KIT(low_usable_is_need_unless_memory_was_given_since),
+		WITH_KIT(pages_that_come_home_are_no_need),
+		WITH_KIT(a_swapping_guest_without_usable_is_needy),
+		WITH_KIT(host_faults_count_only_at_the_limit),
+		WITH_KIT(growth_is_measured_from_statistics_to_statistics),
+		WITH_KIT(headroom_follows_growth_and_is_bounded),
+		WITH_KIT(double_swapping_is_seen_and_ends),
+	};
+	return cmocka_run_group_tests_name("core_demand", tests, NULL, NULL);
+}

@@ -1,0 +1,424 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Who gets and who gives: plans of one round over VMs whose estimates are set by hand. */
+#include "tests/unit/core_kit.h"
+
+#include <errno.h>
+
+/* A round as the core makes it, over VMs of the test's own. */
+struct round {
+	struct core_config config;
+	struct host_sample host;
+	struct books books;
+	struct vm vms[1000];
+	struct vm *list[1000];
+	size_t n;
+};
+
+static struct round *round_new(uint64_t buffer_bytes, enum host_level level)
+{
+	static struct round r;
+	memset(&r, 0, sizeof(r));
+	r.config = kit_config();
+	r.host = (struct host_sample){
+		.has_memory = true, .mem_available_bytes = 64 * GIB, .swap_total_bytes = GIB, .swap_free_bytes = GIB};
+	r.books = (struct books){.pool_bytes = 16 * GIB,
+				 .buffer_target_bytes = 128 * MIB,
+				 .buffer_bytes = (int64_t)buffer_bytes,
+				 .level = level};
+	return &r;
+}
+
+#define NOW 1000000
+
+/* Steady, max 1 GiB, its balloon works; need is what it has justified. */
+static struct vm *round_vm(struct round *r, uint64_t size_mib, uint64_t demand_mib)
+{
+	struct vm *vm = &r->vms[r->n];
+	vm->id = (vm_id)++r->n;
+	vm->state = VM_STEADY;
+	vm->booted = true;
+	vm->facts = kit_facts(GIB);
+	vm->health = BALLOON_WORKING;
+	vm->actual_trusted = true;
+	vm->actual_bytes = vm->target_bytes = size_mib * MIB;
+	vm->limit_bytes = LIMIT_NONE;
+	vm->demand_bytes = demand_mib * MIB;
+	vm->headroom_bytes = 32 * MIB;
+	vm->demand_confidence = 0.9;
+	vm->grow_ms = vm->shrink_ms = vm->op_ms = vm->retry_at_ms = NEVER_MS;
+	vm->dwell_ms = r->config.dwell_ms;
+	vm->has_sample = true;
+	vm->sample_ms = NOW - 500;
+	vm->sample = (struct vm_host_sample){
+		.has_memory = true, .resident_bytes = vm->actual_bytes, .limit_bytes = LIMIT_NONE};
+	return vm;
+}
+
+static struct vm *round_needy(struct round *r, uint64_t size_mib, double score)
+{
+	struct vm *vm = round_vm(r, size_mib, size_mib);
+	vm->needy = true;
+	vm->need_score = score * vm->facts.policy.weight / 100;
+	vm->needy_sign_ms = NOW;
+	return vm;
+}
+
+static void plan(struct round *r)
+{
+	struct vm_ctx x = {.config = &r->config, .host = &r->host, .level = r->books.level, .now_ms = NOW};
+	for (size_t i = 0; i < r->n; i++) {
+		struct vm *vm = &r->vms[i];
+		vm->need_bytes = clamp_u64(vm->demand_bytes + vm->headroom_bytes, vm_min_bytes(vm, &r->config),
+					   vm_max_bytes(vm));
+		vm->greedy_bytes = vm->needy ? 0 : sub_sat_u64(vm_size_bytes(vm), vm->need_bytes);
+		vm->plan_bytes = vm->state == VM_STEADY ? vm_size_bytes(vm) : vm->target_bytes;
+		r->list[i] = vm;
+	}
+	struct plan p = {.config = &r->config,
+			 .host = &r->host,
+			 .books = &r->books,
+			 .ctx = &x,
+			 .vms = r->list,
+			 .n = r->n,
+			 .now_ms = NOW};
+	r->config.policy->plan(&p);
+}
+
+static int64_t change_mib(const struct vm *vm)
+{
+	return ((int64_t)vm->plan_bytes - (int64_t)vm_size_bytes(vm)) / (int64_t)MIB;
+}
+
+static void without_need_and_with_a_full_buffer_nothing_moves(void **unused)
+{
+	struct round *r = round_new(128 * MIB, LEVEL_HIGH);
+	struct vm *a = round_vm(r, 900, 100), *b = round_vm(r, 500, 300);
+	plan(r);
+	assert_int_equal(change_mib(a), 0);
+	assert_int_equal(change_mib(b), 0);
+	r->books.buffer_bytes = 120 * (int64_t)MIB; /* nearly full is full */
+	plan(r);
+	assert_int_equal(change_mib(a), 0);
+	assert_int_equal(r->books.unmet_bytes, 0);
+}
+
+static void an_empty_round_is_no_round(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_LOW);
+	r->books.unmet_bytes = 5;
+	plan(r);
+	assert_int_equal(r->books.unmet_bytes, 0);
+}
+
+static void excess_of_two_to_one_gives_two_to_one(void **unused)
+{
+	struct round *r = round_new(28 * MIB, LEVEL_SOFT);
+	struct vm *a = round_vm(r, 832, 400), *b = round_vm(r, 632, 400); /* 400 and 200 MiB too much */
+	plan(r);
+	assert_in_range(-change_mib(a), 66, 68);
+	assert_in_range(-change_mib(b), 33, 34);
+	assert_false(a->plan_urgent);
+}
+
+static void a_weight_is_worth_its_share(void **unused)
+{
+	struct round *r = round_new(8 * MIB, LEVEL_SOFT);
+	struct vm *a = round_vm(r, 832, 400), *b = round_vm(r, 832, 400);
+	b->facts.policy.weight = 200;
+	plan(r);
+	assert_in_range(-change_mib(a), 79, 81);
+	assert_in_range(-change_mib(b), 39, 41);
+}
+
+static void nobody_is_planned_below_minimum_or_need(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_SOFT);
+	r->books.buffer_bytes = -(int64_t)(4 * GIB);
+	struct vm *a = round_vm(r, 600, 400), *b = round_vm(r, 300, 10), *c = round_vm(r, 256, 10);
+	a->facts.policy.min_bytes = 500 * MIB;
+	plan(r);
+	assert_int_equal(a->plan_bytes, 500 * MIB); /* minimum above need */
+	assert_int_equal(b->plan_bytes, 256 * MIB); /* a quarter of 1 GiB */
+	assert_int_equal(change_mib(c), 0);
+}
+
+static void hard_takes_headroom_low_takes_use_only_from_a_host_out_of_memory(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_LOW);
+	r->books.buffer_bytes = -(int64_t)(2 * GIB);
+	struct vm *a = round_vm(r, 600, 568);
+	plan(r);
+	assert_int_equal(a->plan_bytes, 588 * MIB); /* five eighths of its headroom stay */
+	assert_true(a->plan_urgent);
+	r->host.mem_available_bytes = 50 * MIB; /* of a reserve of 512 */
+	plan(r);
+	assert_in_range(a->plan_bytes, 256 * MIB, 500 * MIB);
+}
+
+static void the_needy_are_served_from_the_buffer_in_order(void **unused)
+{
+	struct round *r = round_new(128 * MIB, LEVEL_HIGH);
+	struct vm *idle = round_vm(r, 900, 100);
+	struct vm *little = round_needy(r, 400, 100), *much = round_needy(r, 400, 900);
+	plan(r);
+	assert_int_equal(much->rank, 1);
+	assert_int_equal(little->rank, 2);
+	assert_true(change_mib(much) > change_mib(little));
+	assert_true(change_mib(little) > 0); /* nobody starves */
+	assert_int_equal(change_mib(much) + change_mib(little), 127);
+	assert_true(change_mib(idle) <= -128); /* what was given and what lacks is fetched */
+	assert_true(r->books.unmet_bytes > 0);
+}
+
+static void weight_moves_up_the_order_of_the_needy(void **unused)
+{
+	struct round *r = round_new(128 * MIB, LEVEL_HIGH);
+	struct vm *a = round_needy(r, 400, 100), *b = round_needy(r, 400, 90);
+	b->facts.policy.weight = 200;
+	b->need_score *= 2;
+	plan(r);
+	assert_int_equal(b->rank, 1);
+	assert_int_equal(a->rank, 2);
+}
+
+static void growth_potential_bounds_what_a_needy_vm_gets(void **unused)
+{
+	struct round *r = round_new(GIB, LEVEL_HIGH);
+	struct vm *full = round_needy(r, 1024, 900), *nearly = round_needy(r, 1000, 500),
+		  *small = round_needy(r, 256, 100);
+	plan(r);
+	assert_int_equal(change_mib(full), 0);
+	assert_int_equal(change_mib(nearly), 24);
+	assert_int_equal(change_mib(small), 128); /* half of its size */
+	assert_int_equal(full->rank, 1);
+}
+
+static void helpings_double(void **unused)
+{
+	struct round *r = round_new(8 * GIB, LEVEL_HIGH);
+	struct vm *vm = round_needy(r, 100, 1);
+	vm->facts.policy.min_bytes = 64 * MIB;
+	static const int64_t helpings[] = {50, 100, 200, 400, 800, 924, 924};
+	for (unsigned i = 0; i < ARRAY_SIZE(helpings); i++) {
+		vm->needy_rounds = i;
+		plan(r);
+		assert_int_equal(change_mib(vm), helpings[i]);
+	}
+	vm->needy_rounds = 4000000000;
+	plan(r);
+	assert_int_equal(change_mib(vm), 924);
+}
+
+static void the_first_helping_covers_what_was_swapped(void **unused)
+{
+	struct round *r = round_new(8 * GIB, LEVEL_HIGH);
+	struct vm *vm = round_needy(r, 100, 1);
+	vm->guest_swap_delta_bytes = 150 * MIB;
+	plan(r);
+	assert_int_equal(change_mib(vm), 300);
+}
+
+static void no_second_helping_without_a_new_sign(void **unused)
+{
+	struct round *r = round_new(GIB, LEVEL_HIGH);
+	struct vm *vm = round_needy(r, 300, 100);
+	vm->grow_ms = NOW - 5000;
+	vm->needy_sign_ms = NOW - 5000; /* still counted as needy, but it has not asked since */
+	plan(r);
+	assert_int_equal(change_mib(vm), 0);
+	assert_int_equal(r->books.unmet_bytes, 0);
+	vm->needy_sign_ms = NOW;
+	vm->stats_ms = NOW;
+	plan(r);
+	assert_int_equal(change_mib(vm), 150);
+}
+
+static void at_level_low_only_the_neediest_that_asks_grows(void **unused)
+{
+	struct round *r = round_new(15 * MIB, LEVEL_LOW);
+	struct vm *a = round_needy(r, 400, 900), *b = round_needy(r, 400, 100), *tight = round_vm(r, 400, 395);
+	plan(r);
+	assert_int_equal(change_mib(a), 15);
+	assert_int_equal(change_mib(b), 0);
+	assert_int_equal(change_mib(tight), 0);
+	a->grow_ms = a->needy_sign_ms = NOW - 1000; /* the first was served and is quiet: the place is free */
+	plan(r);
+	assert_int_equal(change_mib(a), 0);
+	assert_int_equal(change_mib(b), 15);
+}
+
+static void the_needy_never_give(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_LOW);
+	r->books.buffer_bytes = -(int64_t)(2 * GIB);
+	r->host.mem_available_bytes = 0;
+	struct vm *a = round_needy(r, 900, 100);
+	a->demand_bytes = 100 * MIB;
+	plan(r);
+	assert_true(change_mib(a) >= 0);
+}
+
+static void the_tight_grow_before_it_hurts(void **unused)
+{
+	struct round *r = round_new(128 * MIB, LEVEL_HIGH);
+	struct vm *tight = round_vm(r, 410, 400), *well = round_vm(r, 420, 400);
+	plan(r);
+	assert_int_equal(tight->plan_bytes, 448 * MIB); /* demand and one and a half of headroom */
+	assert_int_equal(change_mib(well), 0);
+	r->books.buffer_bytes = 60 * (int64_t)MIB; /* less than half full: kept for the needy */
+	plan(r);
+	assert_true(change_mib(tight) <= 0);
+	r->books.buffer_bytes = 128 * (int64_t)MIB;
+	tight->demand_confidence = 0.25; /* a guess is no reason to grow */
+	plan(r);
+	assert_int_equal(change_mib(tight), 0);
+}
+
+static void dwell_protects_but_not_from_a_rescue(void **unused)
+{
+	struct round *r = round_new(64 * MIB, LEVEL_SOFT);
+	struct vm *a = round_vm(r, 900, 100);
+	a->grow_ms = NOW - 59000;
+	plan(r);
+	assert_int_equal(change_mib(a), 0);
+	assert_true(a->bounds & BOUND_DWELL);
+	a->grow_ms = NOW - 60000;
+	plan(r);
+	assert_int_equal(change_mib(a), -64);
+	a->grow_ms = NOW - 1000;
+	r->books.level = LEVEL_HARD;
+	plan(r);
+	assert_int_equal(change_mib(a), -64);
+	assert_true(a->plan_urgent);
+	r->books.level = LEVEL_SOFT;
+	round_needy(r, 400, 100);
+	plan(r);
+	assert_true(change_mib(a) < -64);
+	assert_false(a->plan_urgent);
+}
+
+static void many_small_shares_still_fill_the_buffer(void **unused)
+{
+	struct round *r = round_new(28 * MIB, LEVEL_SOFT);
+	for (int i = 0; i < 1000; i++)
+		round_vm(r, 400 + i % 7, 300);
+	plan(r);
+	uint64_t taken = 0;
+	size_t givers = 0;
+	for (size_t i = 0; i < r->n; i++) {
+		uint64_t take = sub_sat_u64(vm_size_bytes(&r->vms[i]), r->vms[i].plan_bytes);
+		taken += take;
+		givers += take > 0;
+		if (take) /* worth a resize, each */
+			assert_true(take >= vm_dead_band_bytes(&r->vms[i], &r->config));
+	}
+	assert_in_range(taken, 100 * MIB, 111 * MIB);
+	assert_true(givers <= 10);
+}
+
+static void who_cannot_give_is_not_asked(void **unused)
+{
+	struct round *r = round_new(28 * MIB, LEVEL_SOFT);
+	r->host.swap_total_bytes = r->host.swap_free_bytes = 0;
+	struct vm *absent = round_vm(r, 900, 100), *stalled = round_vm(r, 900, 100), *unknown = round_vm(r, 900, 100);
+	struct vm *quarantined = round_vm(r, 900, 100), *works = round_vm(r, 900, 100);
+	absent->health = BALLOON_ABSENT;
+	stalled->health = BALLOON_STALLED;
+	stalled->floor_bytes = 850 * MIB;
+	stalled->retry_at_ms = NOW + 1000;
+	unknown->demand_confidence = 0;
+	quarantined->quarantined = true;
+	plan(r);
+	assert_int_equal(change_mib(absent), 0);
+	assert_true(absent->bounds & BOUND_NO_SWAP);
+	assert_true(stalled->plan_bytes >= 850 * MIB);
+	assert_int_equal(change_mib(unknown), 0);
+	assert_int_equal(change_mib(quarantined), 0);
+	assert_in_range(-change_mib(works), 90, 101);
+}
+
+static void memory_on_its_way_is_not_asked_for_twice(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_SOFT);
+	struct vm *a = round_vm(r, 900, 100);
+	a->state = VM_SHRINKING_BALLOON;
+	a->target_bytes = 770 * MIB; /* 130 of 128 are coming */
+	plan(r);
+	assert_int_equal(a->plan_bytes, 770 * MIB);
+	/* A sample from before the balloon moved shows as resident what is back already. */
+	a->state = VM_STEADY;
+	a->actual_bytes = a->target_bytes;
+	a->actual_change_ms = NOW;
+	plan(r);
+	assert_int_equal(change_mib(a), 0);
+}
+
+static void a_pin_is_reached_as_memory_allows(void **unused)
+{
+	struct round *r = round_new(50 * MIB, LEVEL_SOFT);
+	struct vm *up = round_vm(r, 400, 100), *down = round_vm(r, 800, 700);
+	up->pinned_bytes = 600 * MIB;
+	down->pinned_bytes = 1; /* no lower than its minimum */
+	plan(r);
+	assert_int_equal(change_mib(up), 50);
+	assert_int_equal(down->plan_bytes, 256 * MIB);
+	r->books.level = LEVEL_LOW;
+	plan(r);
+	assert_int_equal(change_mib(up), 0);
+}
+
+static void the_same_input_gives_the_same_plan(void **unused)
+{
+	uint64_t first[100];
+	for (int run = 0; run < 2; run++) {
+		struct round *r = round_new(GIB, LEVEL_SOFT);
+		for (uint64_t i = 0; i < 100; i++) {
+			if (i % 3)
+				round_vm(r, 300 + i * 5 % 71, 200);
+			else
+				round_needy(r, 300, 7);
+		}
+		plan(r);
+		for (size_t i = 0; i < 100; i++) {
+			if (run)
+				assert_int_equal(first[i], r->vms[i].plan_bytes);
+			first[i] = r->vms[i].plan_bytes;
+		}
+	}
+}
+
+static void policies_are_found_by_name(void **unused)
+{
+	assert_ptr_equal(policy_find("needy-greedy"), &policy_needy_greedy);
+	assert_null(policy_find("needy"));
+	assert_null(policy_find(""));
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(without_need_and_with_a_full_buffer_nothing_moves),
+		cmocka_unit_test(an_empty_round_is_no_round),
+		cmocka_unit_test(excess_of_two_to_one_gives_two_to_one),
+		cmocka_unit_test(a_weight_is_worth_its_share),
+		cmocka_unit_test(nobody_is_planned_below_minimum_or_need),
+		cmocka_unit_test(hard_takes_headroom_low_takes_use_only_from_a_host_out_of_memory),
+		cmocka_unit_test(the_needy_are_served_from_the_buffer_in_order),
+		cmocka_unit_test(weight_moves_up_the_order_of_the_needy),
+		cmocka_unit_test(growth_potential_bounds_what_a_needy_vm_gets),
+		cmocka_unit_test(helpings_double),
+		cmocka_unit_test(the_first_helping_covers_what_was_swapped),
+		cmocka_unit_test(no_second_helping_without_a_new_sign),
+		cmocka_unit_test(at_level_low_only_the_neediest_that_asks_grows),
+		cmocka_unit_test(the_needy_never_give),
+		cmocka_unit_test(the_tight_grow_before_it_hurts),
+		cmocka_unit_test(dwell_protects_but_not_from_a_rescue),
+		cmocka_unit_test(many_small_shares_still_fill_the_buffer),
+		cmocka_unit_test(who_cannot_give_is_not_asked),
+		cmocka_unit_test(memory_on_its_way_is_not_asked_for_twice),
+		cmocka_unit_test(a_pin_is_reached_as_memory_allows),
+		cmocka_unit_test(the_same_input_gives_the_same_plan),
+		cmocka_unit_test(policies_are_found_by_name),
+	};
+	return cmocka_run_group_tests_name("core_policy", tests, NULL, NULL);
+}
