@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Every constructor of common, once for each allocation that it makes, with that one failing: it says −ENOMEM, leaves
- * its outputs alone and leaks nothing. Then once more with none failing.
+ * Every constructor of common and of the core, once for each allocation that it makes, with that one failing: it says
+ * −ENOMEM, leaves its outputs alone and leaks nothing. Then once more with none failing.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -17,6 +17,7 @@
 
 #include "common/json.h"
 #include "common/varlink.h"
+#include "controller/core/policy.h"
 #include "tests/unit/alloc_fail.h"
 
 /* More allocations than any of these makes: a sweep that gets here does not end. */
@@ -305,6 +306,36 @@ static void test_client(void **state)
 	sweep(op_client, true);
 }
 
+/* ---- core: it allocates when it is made and when a VM is added; an event that fails changes nothing ---- */
+
+static int op_core(void)
+{
+	struct core_config config = core_config_default();
+	struct effect list[600];
+	struct effects out = {.list = list, .capacity = 600};
+	struct core *c = NULL;
+	int r = core_new(&config, &c);
+
+	assert_true((r == 0) == (c != NULL));
+	for (vm_id id = 1; r == 0 && id <= 20; id++) {
+		struct event ev = {.type = EVENT_VM_ADDED, .vm = id, .now_ms = 1};
+		ev.added.origin = ORIGIN_START;
+		ev.added.facts = (struct vm_facts){.max_bytes = GIB, .eligible = true, .policy = vmpolicy_default()};
+		assert_true(core_effects_max(c) <= out.capacity);
+		r = core_step(c, &ev, &out);
+		assert_int_equal(core_vm_count(c), r == 0 ? id : id - 1);
+		if (r < 0)
+			assert_int_equal(out.n, 0);
+	}
+	core_free(c);
+	return r;
+}
+
+static void test_core(void **state)
+{
+	sweep(op_core, false);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -312,6 +343,7 @@ int main(void)
 		cmocka_unit_test(test_parse_bad),
 		cmocka_unit_test(test_write),
 		cmocka_unit_test(test_server),
+		cmocka_unit_test(test_core),
 		cmocka_unit_test_setup_teardown(test_conn, setup_server, teardown_server),
 		cmocka_unit_test_setup_teardown(test_conversation, setup_server, teardown_server),
 		cmocka_unit_test_setup_teardown(test_client, setup_listener, teardown_listener),
