@@ -23,12 +23,16 @@ static int by_need(const void *a, const void *b)
 
 /*
  * How much a needy VM needs cannot be known; it is found by giving. The first helping is half of its size, or twice
- * what it has just swapped where that is more, and it doubles with every round that did not end the need.
+ * what it has just swapped where that is more, or most of a full buffer as far as that does not double it: the buffer
+ * is there for this, and a guest whose own swap is full kills something within a second. It doubles with every round
+ * that did not end the need. What was too much is greedy soon, and comes back.
  */
-static uint64_t needy_wish(const struct vm *vm)
+static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
 {
-	uint64_t potential = sub_sat_u64(vm_max_bytes(vm), vm_size_bytes(vm));
-	uint64_t helping = max_u64(vm_size_bytes(vm) / 2, vm->guest_swap_delta_bytes * 2);
+	uint64_t size = vm_size_bytes(vm);
+	uint64_t potential = sub_sat_u64(vm_max_bytes(vm), size);
+	uint64_t helping = max_u64(size / 2, vm->guest_swap_delta_bytes * 2);
+	helping = max_u64(helping, min_u64(size, p->books->buffer_target_bytes / 4 * 3));
 	helping = max_u64(helping, sub_sat_u64(vm->need_bytes, vm_size_bytes(vm)));
 	unsigned rounds = vm->needy_rounds < 8 ? vm->needy_rounds : 8;
 	return min_u64(mul_div_u64(helping, UINT64_C(1) << rounds, 1), potential);
@@ -69,7 +73,7 @@ static bool helping_in_progress(const struct vm *vm, const struct plan *p)
 
 static bool asks(const struct vm *vm, const struct plan *p)
 {
-	return !vm->pinned_bytes && needy_wish(vm) && !helping_in_progress(vm, p);
+	return !vm->pinned_bytes && needy_wish(p, vm) && !helping_in_progress(vm, p);
 }
 
 /* What is left goes down the order; returns what could not be met. */
@@ -78,7 +82,7 @@ static uint64_t serve_rest(struct plan *p, size_t needy, const struct vm *only, 
 	uint64_t unmet = 0;
 	for (size_t i = 0; i < needy; i++) {
 		struct vm *vm = p->vms[i];
-		uint64_t wish = needy_wish(vm), size = granted_size(vm);
+		uint64_t wish = needy_wish(p, vm), size = granted_size(vm);
 		if (!asks(vm, p))
 			continue;
 		uint64_t has = vm->plan_bytes > size ? vm->plan_bytes - size : 0;
@@ -105,13 +109,13 @@ static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 		p->vms[i]->rank = (unsigned)i + 1;
 		if (!asks(p->vms[i], p))
 			continue;
-		total += (double)(needy - i) * (double)needy_wish(p->vms[i]);
+		total += (double)(needy - i) * (double)needy_wish(p, p->vms[i]);
 		if (!only && p->books->level == LEVEL_LOW)
 			only = p->vms[i];
 	}
 	for (size_t i = 0; i < needy; i++) {
 		struct vm *vm = p->vms[i];
-		uint64_t wish = needy_wish(vm);
+		uint64_t wish = needy_wish(p, vm);
 		if (!asks(vm, p))
 			continue;
 		double part = (double)(needy - i) * (double)wish / total;
