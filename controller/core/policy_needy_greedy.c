@@ -58,9 +58,9 @@ static bool helping_in_progress(const struct vm *vm, const struct plan *p)
 {
 	if (vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON)
 		return true;
-	/* It counts as needy for a while after the last sign; but only a new sign says that the last helping was too
-	 * small. */
-	if (vm->grow_ms != NEVER_MS && vm->needy_sign_ms <= vm->grow_ms)
+	/* It counts as needy for a while after the last sign; but only a sign that came when the last helping was there
+	 * says that it was too small. */
+	if (vm->grow_ms != NEVER_MS && vm->needy_sign_ms <= max_u64(vm->grow_ms, vm->change_ms))
 		return true;
 	/* What its balloon holds cannot be given back while libvirt does not answer for it. */
 	if (vm->quarantined && vm->actual_trusted && vm->actual_bytes <= vm_size_bytes(vm) &&
