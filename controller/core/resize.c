@@ -447,10 +447,13 @@ static void maintain_backstop(struct vm *vm, struct vm_ctx *x)
 	uint64_t resident = vm->sample.resident_bytes;
 	bool near = add_sat_u64(resident, margin / 4) > vm->limit_bytes;
 	if (!vm_limit_allowed(vm, x)) {
-		if (vm->limit_ours && (!x->swap_low || near)) {
-			snprintf(vm->reason, sizeof(vm->reason), "limit opened: %s", vm_limit_forbidden_why(vm, x));
-			vm_send_limit(vm, x, LIMIT_NONE);
-		}
+		/* Nearly full swap keeps what it holds: opening would call it all home at the worst time. A VM that
+		 * fills its limit gets just the room that spares it an OOM kill. */
+		if (!vm->limit_ours || (x->swap_low && !near))
+			return;
+		snprintf(vm->reason, sizeof(vm->reason), "limit %s: %s", x->swap_low ? "raised" : "opened",
+			 vm_limit_forbidden_why(vm, x));
+		vm_send_limit(vm, x, x->swap_low ? add_sat_u64(resident, margin) : LIMIT_NONE);
 		return;
 	}
 	if (!vm_balloon_works(vm) || !balloon_at_target(vm, x->config, false))

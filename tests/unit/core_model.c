@@ -91,9 +91,21 @@ static void trace_effect(struct model *m, const struct effect *e)
 
 uint64_t model_resident_bytes(const struct model_vm *v)
 {
-	if (v->limit_bytes == LIMIT_NONE)
-		return v->touched_bytes;
-	return min_u64(v->touched_bytes, sub_sat_u64(v->limit_bytes, v->overhead_bytes));
+	return v->touched_bytes - v->host_swapped_bytes;
+}
+
+/* What the limit leaves no room for goes to swap; what is used comes home as far as there is room. */
+static void page(struct model_vm *v, uint64_t used_bytes, uint64_t dt_ms)
+{
+	uint64_t room = v->limit_bytes == LIMIT_NONE ? UINT64_MAX : sub_sat_u64(v->limit_bytes, v->overhead_bytes);
+	v->host_swapped_bytes = min_u64(v->host_swapped_bytes, v->touched_bytes);
+	uint64_t resident = model_resident_bytes(v);
+	if (resident > room)
+		v->host_swapped_bytes += resident - room;
+	resident = model_resident_bytes(v);
+	uint64_t home = min_u64(sub_sat_u64(used_bytes, resident), room - min_u64(room, resident));
+	v->host_swapped_bytes -= min_u64(home, v->host_swapped_bytes);
+	v->faults += (home + sub_sat_u64(used_bytes, model_resident_bytes(v)) * dt_ms / 1000) / 4096;
 }
 
 static uint64_t noise(struct model *m, const struct model_vm *v)
@@ -129,8 +141,7 @@ static void live(struct model *m, struct model_vm *v, uint64_t dt_ms)
 	uint64_t lacks = sub_sat_u64(demand, can);
 	v->swap_in_bytes += lacks * dt_ms / 4000;
 	v->swap_out_bytes += lacks * dt_ms / 4000;
-	uint64_t resident = model_resident_bytes(v), used = min_u64(demand, can);
-	v->faults += sub_sat_u64(used, resident) / 4096 * dt_ms / 1000;
+	page(v, min_u64(demand, can), dt_ms);
 }
 
 static void take_snapshot(struct model *m, struct model_vm *v)
@@ -231,6 +242,7 @@ static void carry_out(struct model *m, const struct effect *e)
 			ev.result.code = -EBUSY;
 		else
 			v->limit_bytes = e->bytes;
+		page(v, 0, 0); /* v1 reclaims before it answers */
 		ev.result.bytes = v->limit_bytes;
 	}
 	if (!m->silent_results && !v->gone)

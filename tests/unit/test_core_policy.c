@@ -198,7 +198,8 @@ static void helpings_double(void **unused)
 	struct round *r = round_new(8 * GIB, LEVEL_HIGH);
 	struct vm *vm = round_needy(r, 100, 1);
 	vm->facts.policy.min_bytes = 64 * MIB;
-	static const int64_t helpings[] = {50, 100, 200, 400, 800, 924, 924};
+	static const int64_t helpings[] = {96,	192, 384,
+					   768, 924, 924} /* most of the buffer, as far as that does not double it */;
 	for (unsigned i = 0; i < ARRAY_SIZE(helpings); i++) {
 		vm->needy_rounds = i;
 		plan(r);

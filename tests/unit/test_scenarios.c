@@ -305,7 +305,7 @@ static void guest_follows(struct model_vm *v, const char *what)
 		v->paused = false;
 	if (strcmp(what, "rebooted") == 0) {
 		v->actual_bytes = v->max_bytes;
-		v->touched_bytes = v->swap_in_bytes = v->swap_out_bytes = 0;
+		v->host_swapped_bytes = v->touched_bytes = v->swap_in_bytes = v->swap_out_bytes = 0;
 	}
 }
 
