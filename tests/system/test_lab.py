@@ -162,13 +162,14 @@ def test_limit_pushes_to_swap_and_slows(bench):
     guest.job("use 200")
     wait_for(lambda: guest.relative_rate() > 0.9, 20, "the full pace before the limit")
     group, faults = guest.cgroup(), host.major_faults(guest.pid)
-    try:
-        group.squeeze(150 * MIB)
-        wait_for(lambda: guest.relative_rate() < 0.5, 20, "the workload to fall behind", show=guest.report)
-        assert guest.cgroup().swapped() > 40 * MIB and bench.swap.used_bytes() > 0
-        assert host.major_faults(guest.pid) - faults > 1000
-    finally:
-        group.set_limit(None)
+    with host.OomGuard(group):
+        try:
+            group.squeeze(150 * MIB)
+            wait_for(lambda: guest.relative_rate() < 0.5, 30, "the workload to fall behind", show=guest.report)
+            assert group.swapped() > 40 * MIB and bench.swap.used_bytes() > 0
+            assert host.major_faults(guest.pid) - faults > 1000
+        finally:
+            group.set_limit(None)
     wait_for(lambda: guest.relative_rate() > 0.9, 30, "the full pace after the limit", show=guest.report)
     assert group.oom_kills() == 0 and guest.report()["oom_kills"] == 0
 
