@@ -36,10 +36,13 @@ def config_text(sections):
 
 
 class Memocd:
-    """config: sections of settings. The socket lies where the libvirtd's hooks look for it by default."""
+    """config: sections of settings. The socket lies where the libvirtd's hooks look for it by default.
 
-    def __init__(self, lab, libvirtd, config=None, name="memocd", args=()):
-        self.lab, self.libvirtd, self.name, self.args = lab, libvirtd, name, list(args)
+    prefix: a command that runs memocd in its place (exec), in a namespace of its own for instance.
+    """
+
+    def __init__(self, lab, libvirtd, config=None, name="memocd", args=(), prefix=()):
+        self.lab, self.libvirtd, self.name, self.args, self.prefix = lab, libvirtd, name, list(args), list(prefix)
         self.base = lab.base / name
         self.base.mkdir()
         self.config = config or {}
@@ -61,7 +64,7 @@ class Memocd:
         self.state_dir.mkdir(exist_ok=True)
         self.write_config()
         self.child = Child(self.lab, self.name, [
-            program("memocd"), "--config", self.config_path, "--connect", self.libvirtd.uri, "--socket", self.socket,
+            *self.prefix, program("memocd"), "--config", self.config_path, "--connect", self.libvirtd.uri, "--socket", self.socket,
             "--state-dir", self.state_dir, "--run-dir", self.run_dir, "--log", "stderr", *self.args, *extra], self.log)
         if wait:
             self.wait_answering()
