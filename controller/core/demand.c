@@ -101,6 +101,13 @@ static void notice_driver(struct vm *vm, struct vm_ctx *x)
 	record(x, vm, RECORD_BALLOON_BACK, vm->actual_bytes, vm->actual_bytes, "a driver sends statistics now");
 }
 
+/* QEMU keeps `actual` over a reset, and a driver that is asked for nothing does not correct it: but a guest that has
+ * more than that in its own account says so. */
+static bool actual_of_before(const struct vm *vm)
+{
+	return vm->actual_stale && vm->stats.has_available && vm->stats.available_bytes > vm->actual_bytes;
+}
+
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 {
 	if (s->has_actual)
@@ -121,7 +128,8 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 		learn_hidden(vm, x->now_ms);
 	if (advanced && vm->stats_advances >= 2)
 		notice_driver(vm, x);
-	if (advanced && vm->stats_advances >= 2 && vm->state != VM_PAUSED && vm->state != VM_MIGRATING_OUT)
+	if (advanced && vm->stats_advances >= 2 && vm->state != VM_PAUSED && vm->state != VM_MIGRATING_OUT &&
+	    !actual_of_before(vm))
 		vm->actual_trusted = true;
 }
 
@@ -158,6 +166,7 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 		vm->sample.resident_bytes = s->resident_bytes;
 		vm->sample.swapped_bytes = s->swapped_bytes;
 		vm->sample.limit_bytes = s->limit_bytes;
+		vm->sample.under_oom = s->under_oom;
 	}
 }
 
@@ -273,6 +282,10 @@ static double guest_sign(struct vm *vm, struct vm_ctx *x)
 /* Faults count as need only where the limit is what causes them: otherwise they are pages coming home. */
 static double host_sign(struct vm *vm, struct vm_ctx *x)
 {
+	if (vm->has_sample && vm->sample.under_oom) {
+		snprintf(vm->needy_why, sizeof(vm->needy_why), "nothing to reclaim at its limit: QEMU waits");
+		return 100000;
+	}
 	double faults = vm->has_host_rates ? vm->host_faults_per_s : 0;
 	if (!vm->limit_known || vm->limit_bytes == LIMIT_NONE || !vm->has_sample || !vm->sample.has_memory ||
 	    x->now_ms - vm->sample_ms > x->config->stale_ms)

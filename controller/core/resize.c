@@ -162,6 +162,7 @@ void vm_balloon_moved(struct vm *vm, struct vm_ctx *x, uint64_t actual_bytes)
 	if (before == actual_bytes)
 		return;
 	vm->actual_change_ms = x->now_ms;
+	vm->actual_stale = false;
 	if (first)
 		return;
 	notice_return(vm, x, before, elapsed_ms);
@@ -362,8 +363,13 @@ enum vm_signal resize_raise_limit(struct vm *vm, struct vm_ctx *x)
 
 #define LIMIT_TRIES 4
 
-static void limit_refused(struct vm *vm, struct vm_ctx *x, int code)
+static void limit_refused(struct vm *vm, struct vm_ctx *x, int code, uint64_t before_bytes)
 {
+	if (vm->state == VM_SHRINKING_LIMIT && vm->limit_bytes < before_bytes) { /* slow, but on its way */
+		vm->limit_failures = 0;
+		vm->step_ms = x->now_ms;
+		return;
+	}
 	if (++vm->limit_failures >= LIMIT_TRIES) {
 		record(x, vm, RECORD_LIMIT_FAILED, vm->limit_bytes, vm->limit_asked_bytes,
 		       "the kernel refused %u times (error %d)", vm->limit_failures, -code);
@@ -393,7 +399,7 @@ void vm_limit_result(struct vm *vm, struct vm_ctx *x, int code, uint64_t limit_b
 	}
 	if (vm->state == VM_GROWING_LIMIT ? !raise_ok : !lower_ok) {
 		if (vm->state == VM_GROWING_LIMIT || vm->state == VM_SHRINKING_LIMIT)
-			limit_refused(vm, x, code);
+			limit_refused(vm, x, code, before);
 		return;
 	}
 	record(x, vm, RECORD_LIMIT_CONFIRMED, before, vm->limit_bytes, "%s", vm->reason);
@@ -562,8 +568,24 @@ static void reopen(struct vm *vm, struct vm_ctx *x)
 		vm_send_limit(vm, x, LIMIT_NONE);
 }
 
+/*
+ * At its limit and nothing to reclaim: with the OOM killer off (v1) QEMU stands still. It gets room at once, whatever the
+ * books say; they then see what was given.
+ */
+static void rescue_from_limit(struct vm *vm, struct vm_ctx *x)
+{
+	if (!vm->has_sample || !vm->sample.under_oom || !vm->limit_known || vm->limit_bytes == LIMIT_NONE)
+		return;
+	uint64_t want = add_sat_u64(max_u64(vm->sample.resident_bytes, vm->limit_bytes), vm_limit_margin_bytes(vm));
+	if (vm->limit_pending && vm->limit_asked_bytes >= want)
+		return;
+	snprintf(vm->reason, sizeof(vm->reason), "nothing to reclaim at its limit: QEMU waited");
+	vm_send_limit(vm, x, want);
+}
+
 void vm_maintain(struct vm *vm, struct vm_ctx *x)
 {
+	rescue_from_limit(vm, x);
 	watch_lost_results(vm, x);
 	watch_drift(vm, x);
 	watch_limit_progress(vm, x);

@@ -67,6 +67,7 @@ struct vm {
 	bool actual_seen;      /* reported since memocd knows the VM, not only remembered */
 	uint64_t actual_change_ms;
 	bool actual_trusted; /* false after a reboot until the driver shows itself */
+	bool actual_stale;   /* not changed since a reboot: perhaps still what the guest of before had */
 	uint64_t actual_ms;
 	uint64_t overhead_bytes; /* estimate of QEMU's own memory */
 	bool overhead_measured;

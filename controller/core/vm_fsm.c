@@ -152,6 +152,7 @@ static enum vm_signal give_up(struct vm *vm, struct vm_ctx *x)
 static void distrust(struct vm *vm)
 {
 	vm->actual_trusted = false;
+	vm->actual_stale = true;
 	vm_forget_signals(vm);
 	vm->demand_bytes = 0;
 	vm->origin = ORIGIN_START;

@@ -208,6 +208,7 @@ void entry_stopped(struct entry *e, const char *why)
 {
 	struct daemon *d = e->daemon;
 	log_debug("%s: %s", e->facts.name, why);
+	keep_forget(d, e->uuid);
 	if (e->in_core)
 		daemon_post(d, (struct event){.type = EVENT_VM_STOPPING, .vm = e->id}); /* EFFECT_FORGET frees e */
 	else

@@ -133,6 +133,17 @@ static bool listed(const struct job *j, const char *uuid)
 	return false;
 }
 
+/* Ended while no memocd was looking. */
+static void forget_unlisted(const struct job *j)
+{
+	const struct state *s = &j->d->remembered;
+	for (size_t i = s->n; i-- > 0;) {
+		const char *uuid = s->vms[i].uuid;
+		if (!listed(j, uuid) && !entry_by_uuid(j->d, uuid))
+			keep_forget(j->d, uuid);
+	}
+}
+
 static void list_done(void *arg, bool cancelled)
 {
 	struct job *j = arg;
@@ -155,6 +166,7 @@ static void list_done(void *arg, bool cancelled)
 			if (!listed(j, e->uuid) && !e->attach)
 				job_verify(e);
 		}
+		forget_unlisted(j);
 	}
 	job_free(j);
 }
@@ -411,7 +423,7 @@ void job_attach(struct entry *e)
 	submit(e->daemon->kernel_pool, e->kernel_lane, KEY_ATTACH, attach_run, attach_done, job_new(e->daemon, e));
 }
 
-#define RECLAIM_MS 2000 /* one step's share of a worker, v2; v1 reclaims within the write */
+#define RECLAIM_MS 1000 /* one step's share of a worker, v2; v1 reclaims within the write */
 
 static void limit_run(void *arg, void **worker)
 {

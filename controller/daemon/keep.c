@@ -58,6 +58,18 @@ static int snapshot(const struct daemon *d, struct state *ret)
 	return 0;
 }
 
+void keep_forget(struct daemon *d, const char *uuid)
+{
+	struct state *s = &d->remembered;
+	for (size_t i = 0; i < s->n; i++) {
+		if (strcmp(s->vms[i].uuid, uuid) != 0)
+			continue;
+		s->vms[i] = s->vms[--s->n];
+		keep_mark(d);
+		return;
+	}
+}
+
 void keep_mark(struct daemon *d)
 {
 	d->state_dirty = true;
