@@ -569,8 +569,8 @@ static void reopen(struct vm *vm, struct vm_ctx *x)
 }
 
 /*
- * At its limit and nothing to reclaim: with the OOM killer off (v1) QEMU stands still. It gets room at once, whatever the
- * books say; they then see what was given.
+ * At its limit and nothing to reclaim: with the OOM killer off (v1) QEMU stands still. It gets room at once, whatever
+ * the books say; they then see what was given.
  */
 static void rescue_from_limit(struct vm *vm, struct vm_ctx *x)
 {

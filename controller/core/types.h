@@ -78,6 +78,7 @@ struct vm_host_sample {
 	uint64_t resident_bytes; /* charged to the cgroup without reclaimable file cache: RAM, QEMU itself, page tables
 				  */
 	uint64_t swapped_bytes;
+	bool under_oom;	      /* v1: at its limit nothing could be reclaimed, its tasks wait for a higher one */
 	uint64_t limit_bytes; /* v1 limit_in_bytes, v2 memory.high; LIMIT_NONE where open */
 	bool has_major_faults;
 	uint64_t major_faults; /* of the QEMU process (field 12 of /proc/PID/stat) */

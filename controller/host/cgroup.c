@@ -189,7 +189,7 @@ static struct cgroup_vm *vm_new(const char *path, const struct cgroup_ops *ops, 
 	g->ops = ops;
 	g->write = write_fn;
 	g->dir_fd = g->usage_fd = g->stat_fd = g->limit_fd = -1;
-	g->memsw_limit_fd = g->swap_fd = g->psi_fd = g->reclaim_fd = -1;
+	g->memsw_limit_fd = g->swap_fd = g->oom_fd = g->psi_fd = g->reclaim_fd = -1;
 	g->path = strdup(path);
 	return g->path ? g : cgroup_vm_close(g);
 }
@@ -258,7 +258,7 @@ struct cgroup_vm *cgroup_vm_close(struct cgroup_vm *g)
 	if (!g)
 		return NULL;
 	for (int *fd = (int[]){g->dir_fd, g->usage_fd, g->stat_fd, g->limit_fd, g->memsw_limit_fd, g->swap_fd,
-			       g->psi_fd, g->reclaim_fd, -2};
+			       g->psi_fd, g->reclaim_fd, g->oom_fd, -2};
 	     *fd != -2; fd++)
 		if (*fd >= 0)
 			close(*fd);

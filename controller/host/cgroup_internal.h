@@ -40,6 +40,7 @@ struct cgroup_vm {
 	int usage_fd, stat_fd, limit_fd;
 	int swap_fd;		/* v1: memsw usage, where swap is accounted; v2: memory.swap.current */
 	int memsw_limit_fd;	/* v1, likewise */
+	int oom_fd;		/* v1: memory.oom_control */
 	int psi_fd, reclaim_fd; /* v2 */
 };
 

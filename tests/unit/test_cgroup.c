@@ -399,6 +399,7 @@ static void test_v1_limit(void **state)
 	struct cgroup_vm *g;
 
 	fill_v1();
+	put("memory.usage_in_bytes", "209715200\n"); /* 200 MiB: what is above it needs no steps */
 	g = open_fake(&cgroup_v1_ops);
 	assert_int_equal(cgroup_vm_set_limit(g, 300 * MIB - 1, CGROUP_METHOD_AUTO, 100, &got, &err), 0);
 	assert_int_equal(got, 300 * MIB); /* rounded up to a page */
@@ -416,6 +417,32 @@ static void test_v1_limit(void **state)
 	assert_int_equal(cgroup_vm_set_limit(g, 0, CGROUP_METHOD_AUTO, 100, &got, &err), -EINVAL);
 	assert_int_equal(got, 500 * MIB);
 	cgroup_vm_close(g);
+}
+
+/* Below usage in steps of 16 MiB, with the group's OOM killer off while it is limited; what waits at the limit is told.
+ */
+static void test_v1_steps_and_oom(void **state)
+{
+	struct vm_host_sample s = {0};
+	struct memoc_err err = {0};
+	uint64_t got = 0;
+	struct cgroup_vm *g;
+
+	fill_v1();
+	put("memory.usage_in_bytes", "419430400\n"); /* 400 MiB */
+	put("memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 0\n");
+	g = open_fake(&cgroup_v1_ops);
+	assert_int_equal(cgroup_vm_set_limit(g, 360 * MIB, CGROUP_METHOD_AUTO, 5000, &got, &err), 0);
+	assert_string_equal(writer.log, "memory.oom_control=1;memory.limit_in_bytes=402653184;"
+					"memory.limit_in_bytes=385875968;memory.limit_in_bytes=377487360;");
+	put("memory.oom_control", "oom_kill_disable 1\nunder_oom 1\noom_kill 0\n");
+	assert_int_equal(cgroup_vm_read(g, &s), 0);
+	assert_true(s.under_oom);
+	put("memory.oom_control", "nonsense\n");
+	assert_int_equal(cgroup_vm_read(g, &s), 0);
+	assert_false(s.under_oom);
+	cgroup_vm_close(g);
+	drop("memory.oom_control");
 }
 
 static void test_v1_memsw_is_the_ceiling(void **state)
@@ -547,6 +574,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_read_hostile, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_open_errors, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_v1_limit, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(test_v1_steps_and_oom, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_v1_memsw_is_the_ceiling, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_v2_limit_method, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(test_v2_reclaim_method, set_up, tear_down),

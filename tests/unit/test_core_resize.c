@@ -451,6 +451,27 @@ static void a_limit_changed_by_others_is_put_back_once(void **state)
 	assert_int_equal(vm->limit_bytes, 500 * MIB);
 }
 
+/* v1 with the OOM killer off: a VM that waits at its limit gets room at once, whatever the books say. */
+static void what_waits_at_its_limit_is_rescued(void **state)
+{
+	struct kit *k = *state;
+	kit_steady(k, 7, 512 * MIB, 100 * MIB);
+	kit_sample(k, 7, 300 * MIB, 304 * MIB, 0);
+	kit_tick(k, 1000);
+	kit_answer(k);
+	struct event ev = {.type = EVENT_VM_SAMPLE, .vm = 7};
+	ev.sample.has_memory = ev.sample.under_oom = true;
+	ev.sample.resident_bytes = 304 * MIB;
+	ev.sample.limit_bytes = kit_vm(k, 7)->limit_bytes;
+	k->now_ms += 500;
+	kit_step(k, &ev);
+	kit_tick(k, 500);
+	const struct effect *e = kit_find(k, EFFECT_LIMIT, 7);
+	assert_non_null(e);
+	assert_true(e->bytes >= 304 * MIB + 16 * MIB);
+	assert_true(kit_vm(k, 7)->needy);
+}
+
 static void a_sample_from_before_the_answer_is_no_drift(void **state)
 {
 	struct kit *k = *state;
@@ -743,6 +764,7 @@ int main(void)
 		WITH_KIT(nearly_full_swap_takes_no_more),
 		WITH_KIT(inhibited_balloons_are_found_out_and_forgiven),
 		WITH_KIT(a_limit_changed_by_others_is_put_back_once),
+		WITH_KIT(what_waits_at_its_limit_is_rescued),
 		WITH_KIT(a_sample_from_before_the_answer_is_no_drift),
 		WITH_KIT(reboot_opens_and_forgets),
 		WITH_KIT(a_refused_opening_is_tried_again),
