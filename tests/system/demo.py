@@ -19,7 +19,7 @@ POOL_MIB = 1230  # 60 % of the sum of the guests; QEMU's own memory has to fit i
 BUFFER_MIB = 112
 CONFIG = {
     "host": {"pool": f"{POOL_MIB}M", "buffer": f"{BUFFER_MIB}M"},
-    "policy": {"grace": "8s", "dwell": "15s"},
+    "policy": {"grace": "8s", "dwell": "10s", "dwell_max": "20s"},  # shorter than in life: the story is short too
     "balloon": {"stall_timeout": "2s"},
 }
 
