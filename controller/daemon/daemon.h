@@ -155,8 +155,17 @@ void job_watchdog(struct daemon *d);
 /* For control: runs on the VM's libvirt lane; done is called once, on the loop, with the result text (NULL where none).
  */
 typedef void policy_done_fn(void *user, int code, const char *xml, const struct memoc_err *err);
-int job_set_policy(struct entry *e, const char *xml, bool live, bool config, bool config_optional, policy_done_fn *done,
-		   void *user);
+/*
+ * Keys of `policy` to be written, by their place in vmpolicy_keys. The live XML gets `policy` as it is; the persistent
+ * XML keeps its own values of the other keys. −EINVAL where the outcome would contradict itself.
+ */
+struct policy_change {
+	struct vmpolicy policy;
+	uint32_t keys; /* bit i: vmpolicy_keys[i] */
+	bool live, config;
+	bool config_optional; /* a transient domain has no persistent XML */
+};
+int job_set_policy(struct entry *e, const struct policy_change *change, policy_done_fn *done, void *user);
 int job_get_policy(struct entry *e, bool config, policy_done_fn *done, void *user);
 /* Is this user in group memoc? NSS may block, so a worker asks. */
 typedef void member_done_fn(void *user, bool member);

@@ -39,7 +39,8 @@ struct job {
 	uint32_t seq;
 	unsigned seconds;
 	int method;
-	bool flag, config, config_optional;
+	bool flag, config;
+	struct policy_change change;
 	struct attach *attach;
 	char *xml;
 	enum virt_run_state run_state;
@@ -538,15 +539,61 @@ void job_watchdog(struct daemon *d)
 
 /* ---- for the control socket ---- */
 
+/* What the persistent XML is to say: its own policy with the changed keys. A bad one is replaced by the live one. */
+static int config_policy(struct job *j, struct virt_conn *c, struct vmpolicy *ret)
+{
+	const struct policy_change *change = &j->change;
+	struct vmpolicy policy = vmpolicy_default(), own;
+	char *xml AUTO_FREE = NULL, value[64];
+	int r = virt_get_policy(c, j->uuid, true, &xml, &j->err);
+
+	if (r < 0)
+		return r;
+	if (xml)
+		policy = domxml_parse_policy(xml, strlen(xml), &own, NULL) == 0 ? own : change->policy;
+	for (size_t i = 0; vmpolicy_keys[i].name; i++) {
+		if (!(change->keys & UINT32_C(1) << i))
+			continue;
+		r = vmpolicy_get(&change->policy, vmpolicy_keys[i].name, value, sizeof(value));
+		if (r == 0)
+			r = vmpolicy_set(&policy, vmpolicy_keys[i].name, value, &j->err);
+		if (r < 0)
+			return r;
+	}
+	r = vmpolicy_check(&policy, j->bytes, &j->err);
+	if (r == 0)
+		*ret = policy;
+	return r;
+}
+
+static int write_policy(struct job *j, struct virt_conn *c, const struct vmpolicy *policy, bool config)
+{
+	char *xml AUTO_FREE = NULL;
+	int r = vmpolicy_to_xml(policy, &xml);
+
+	return r < 0 ? r : virt_set_policy(c, j->uuid, xml, !config, config, &j->err);
+}
+
+/* Whatever can be refused is found before anything is written. */
 static void set_policy_run(void *arg, void **worker)
 {
 	struct job *j = arg;
 	struct virt_conn *c = connection(j, worker);
+	struct policy_change *change = &j->change;
+	struct vmpolicy config;
+
 	if (!c)
 		return;
-	j->code = virt_set_policy(c, j->uuid, j->xml, j->flag, j->config, &j->err);
-	if (j->code < 0 && j->config && j->config_optional) /* a transient domain has no persistent definition */
-		j->code = virt_set_policy(c, j->uuid, j->xml, j->flag, false, &j->err);
+	if (change->config) {
+		j->code = config_policy(j, c, &config);
+		if (j->code < 0 && j->code != -EINVAL && change->config_optional)
+			change->config = false;
+		else if (j->code < 0)
+			return;
+	}
+	j->code = change->live ? write_policy(j, c, &change->policy, false) : 0;
+	if (j->code == 0 && change->config)
+		j->code = write_policy(j, c, &config, true);
 }
 
 static void get_policy_run(void *arg, void **worker)
@@ -566,17 +613,13 @@ static void policy_done(void *arg, bool cancelled)
 	job_free(j);
 }
 
-int job_set_policy(struct entry *e, const char *xml, bool live, bool config, bool config_optional, policy_done_fn *done,
-		   void *user)
+int job_set_policy(struct entry *e, const struct policy_change *change, policy_done_fn *done, void *user)
 {
 	struct job *j = job_new(e->daemon, e);
-	if (!j || (xml && !(j->xml = strdup(xml)))) {
-		free(j);
+	if (!j)
 		return -ENOMEM;
-	}
-	j->flag = live;
-	j->config = config;
-	j->config_optional = config_optional;
+	j->change = *change;
+	j->bytes = e->facts.max_bytes;
 	j->policy_done = done;
 	j->user = user;
 	submit(e->daemon->virt_pool, e->virt_lane, KEY_NONE, set_policy_run, policy_done, j);

@@ -261,7 +261,9 @@ static void policy_written(void *user, int code, const char *xml, const struct m
 	struct pending *p = user;
 	struct entry *e = entry_by_id(p->daemon, p->vm);
 	if (code < 0) {
-		if (p->call)
+		if (p->call && code == -EINVAL)
+			fail_why(p->call, ERROR("Refused"), "what", "policy", err->text);
+		else if (p->call)
 			fail_failed(p->call, err->text);
 	} else {
 		if (e && p->live) { /* at once; libvirt's own event confirms it in a moment */
@@ -277,8 +279,17 @@ static void policy_written(void *user, int code, const char *xml, const struct m
 	pending_free(p);
 }
 
+static uint32_t policy_key_bit(const char *key)
+{
+	for (size_t i = 0; vmpolicy_keys[i].name; i++)
+		if (strcmp(vmpolicy_keys[i].name, key) == 0)
+			return UINT32_C(1) << i;
+	return 0;
+}
+
+/* The change on top of the live policy; what is only for the persistent XML is checked there. */
 static bool apply_values(struct varlink_call *call, const struct json *values, uint64_t max_bytes,
-			 struct vmpolicy *policy)
+			 struct policy_change *change)
 {
 	struct memoc_err err = {""};
 	for (size_t i = 0; i < json_len(values); i++) {
@@ -286,13 +297,14 @@ static bool apply_values(struct varlink_call *call, const struct json *values, u
 		if (json_str(json_at(values, i), &value) < 0)
 			memoc_err_set(&err, -EINVAL, "%s: its value must be text", key);
 		else
-			vmpolicy_set(policy, key, value, &err);
+			vmpolicy_set(&change->policy, key, value, &err);
 		if (err.text[0]) {
 			fail_why(call, ERROR("Refused"), "what", key, err.text);
 			return false;
 		}
+		change->keys |= policy_key_bit(key);
 	}
-	if (vmpolicy_check(policy, max_bytes, &err) < 0) {
+	if (change->live && vmpolicy_check(&change->policy, max_bytes, &err) < 0) {
 		fail_why(call, ERROR("Refused"), "what", "policy", err.text);
 		return false;
 	}
@@ -313,17 +325,19 @@ static void method_set_policy(struct varlink_call *call, const struct json *para
 		return;
 	}
 	bool neither = !live && !config;
-	struct vmpolicy policy = e->facts.policy;
-	char *xml AUTO_FREE = NULL;
-	if (!apply_values(call, values, e->facts.max_bytes, &policy))
+	struct policy_change change = {.policy = e->facts.policy,
+				       .live = live || neither,
+				       .config = config || neither,
+				       .config_optional = neither};
+	if (!apply_values(call, values, e->facts.max_bytes, &change))
 		return;
-	struct pending *p = vmpolicy_to_xml(&policy, &xml) == 0 ? pending_new(d, call, WAIT_JOB) : NULL;
+	struct pending *p = pending_new(d, call, WAIT_JOB);
 	if (!p)
 		return;
 	p->vm = e->id;
-	p->policy = policy;
-	p->live = live || neither;
-	if (job_set_policy(e, xml, p->live, config || neither, neither, policy_written, p) < 0) {
+	p->policy = change.policy;
+	p->live = change.live;
+	if (job_set_policy(e, &change, policy_written, p) < 0) {
 		fail_failed(call, "out of memory");
 		pending_free(p);
 	}
@@ -479,6 +493,11 @@ static void set_hold(struct varlink_call *call, const struct json *parameters, s
 	vm_id id;
 	if (!vm_or_all(d, call, parameters, &id))
 		return;
+	if (id && !flag && core_hold_all(d->core)) {
+		fail_why(call, ERROR("Refused"), "what", "release",
+			 "all VMs are held: release them all (memoc release), or hold single ones");
+		return;
+	}
 	varlink_answer(call, NULL, false);
 	daemon_post(d, (struct event){.type = EVENT_VM_HOLD, .vm = id, .flag = flag});
 	keep_mark(d);
