@@ -33,11 +33,11 @@ const char *cgroup_vm_path(const struct cgroup_vm *g); /* below the hierarchy's 
 int cgroup_vm_read(struct cgroup_vm *g, struct vm_host_sample *ret);
 /*
  * Brings the limit to `bytes` (LIMIT_NONE opens). *ret_bytes: the limit in force afterwards, read back, also on error.
- * v1: in steps of at most 16 MiB below usage; −EBUSY where the kernel could not reclaim enough, −EAGAIN after max_ms: what was
- * reached stays. A limited group's OOM killer is off (see cgroup_v1.c), an open one's is on.
- * v2: memory.high first; then memory.reclaim in chunks of 16 MiB until usage is under it, at most max_ms; −EAGAIN: not
- * there yet, the limit (memory.high) is in force nevertheless. method RECLAIM on v2 sets no memory.high below usage
- * until reclaim got there.
+ * v1: in steps of at most 16 MiB below usage; −EBUSY where the kernel could not reclaim enough, −EAGAIN after max_ms:
+ * what was reached stays. A limited group's OOM killer is off (see cgroup_v1.c), an open one's is on. v2: memory.high
+ * first; then memory.reclaim in chunks of 16 MiB until usage is under it, at most max_ms; −EAGAIN: not there yet, the
+ * limit (memory.high) is in force nevertheless. method RECLAIM on v2 sets no memory.high below usage until reclaim got
+ * there.
  */
 int cgroup_vm_set_limit(struct cgroup_vm *g, uint64_t bytes, enum cgroup_method method, uint64_t max_ms,
 			uint64_t *ret_bytes, struct memoc_err *err);
