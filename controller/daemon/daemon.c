@@ -59,6 +59,8 @@ static void step(struct daemon *d, struct event *ev)
 		log_error("event %d was refused by the core: %s", ev->type, strerror(-r));
 	if (r == 0)
 		effects_carry_out(d);
+	else if (ev->type == EVENT_VM_STOPPING && entry_by_id(d, ev->vm)) /* the core never took it */
+		entry_free(entry_by_id(d, ev->vm));
 	struct entry *e = r == 0 && ev->vm ? entry_by_id(d, ev->vm) : NULL;
 	if (e)
 		poll_rearm(e);
@@ -104,7 +106,7 @@ static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	struct event ev = {.type = EVENT_TICK};
 	poll_samples(d);
 	if (proc_host_read(d->proc_host, &ev.host) < 0)
-		ev.host = (struct host_sample){0};
+		ev.host = *core_host(d->core); /* what was read last is nearer the truth than nothing */
 	daemon_post(d, ev);
 	uint64_t usec;
 	if (sd_watchdog_enabled(0, &usec) > 0)
@@ -284,6 +286,7 @@ static void start_watchers(struct daemon *d)
 	ev_signal_start(d->loop, &d->sig_int);
 	ev_signal_start(d->loop, &d->sig_hup);
 	arm_tick(d);
+	tick_cb(d->loop, &d->tick_timer, 0); /* nothing is decided without a look at the host */
 }
 
 /* on_exit = open: whoever stops memocd for good wants no limit of its left behind. */

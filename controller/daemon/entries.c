@@ -209,8 +209,8 @@ void entry_stopped(struct entry *e, const char *why)
 	struct daemon *d = e->daemon;
 	log_debug("%s: %s", e->facts.name, why);
 	keep_forget(d, e->uuid);
-	if (e->in_core)
-		daemon_post(d, (struct event){.type = EVENT_VM_STOPPING, .vm = e->id}); /* EFFECT_FORGET frees e */
+	if (e->in_core) /* EFFECT_FORGET frees e */
+		daemon_post(d, (struct event){.type = EVENT_VM_STOPPING, .vm = e->id});
 	else
 		entry_free(e);
 }
@@ -247,10 +247,10 @@ void entry_attached(struct entry *e, struct attach *a)
 void entry_inspected(struct entry *e, enum virt_run_state state, const struct dom_facts *facts)
 {
 	entry_learn(e, facts, true);
+	const struct vm *vm = e->in_core ? core_vm(e->daemon->core, e->id) : NULL;
 	switch (state) {
 	case VIRT_RUNNING:
-		if (!e->running || !e->running_told ||
-		    (e->in_core && core_vm(e->daemon->core, e->id)->state == VM_PAUSED))
+		if (!e->running || !e->running_told || (vm && vm->state == VM_PAUSED))
 			entry_running(e);
 		break;
 	case VIRT_PAUSED:
