@@ -1,0 +1,206 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""memocd killed, libvirtd killed, a monitor that hangs: nobody else notices, and what was known is known again."""
+
+import contextlib
+import os
+import random
+import signal
+import time
+
+import host
+from stage import MIB, RESIZE_LIMIT_S, Stage, wait_for
+from run import limit
+
+CONFIG = {
+    "host": {"pool": "8G", "buffer": "64M"},
+    # The throttled balloon of below, some 6 MiB/s, is slow and has not stalled.
+    "balloon": {"min_speed": "1M", "stall_timeout": "2s", "retry_min": "60s"},
+}
+KILLS = 20
+BOOKS_S = 3  # what the books may take to be correct after a restart, when the machine is not busy otherwise
+LATEST_S = 45
+WORK_MIB = 60
+
+
+class Bench(Stage):
+    """One guest with driver, one without, both resident and working; one held."""
+
+    def __init__(self, lab):
+        super().__init__(lab, CONFIG)
+        self.alpha = self.guest("alpha", free_page_reporting=False, fill=True)
+        self.bare = self.guest("bare", driver=False, free_page_reporting=False, fill=True)
+        self.third = self.guest("third")
+        self.start_guests()
+        self.memocd.start()
+        self.wait_steady()
+        for guest in (self.alpha, self.bare):
+            guest.job(f"use {WORK_MIB}")
+        # Health is learned by trying.
+        self.resize("alpha", 200)
+        self.wait_balloon("alpha", 200)
+        self.resize("bare", 200)
+        self.wait_limited("bare", 200)
+
+    def reset(self):
+        if not self.libvirtd.running():
+            self.libvirtd.start()
+        if not self.memocd.running():
+            self.memocd.start()
+        for name, guest in self.guests.items():
+            guest.kill(signal.SIGCONT)
+            self.wait_vm(name, lambda vm: vm["state"] == "steady" and not vm["quarantined"], "to be steady")
+
+    def books_errors(self):
+        """What memocd's account says otherwise than kernel and QEMU."""
+        wrong = []
+        listed = self.memocd.list()
+        for name, guest in self.guests.items():
+            vm, group = listed.get(name), guest.cgroup()
+            if vm is None or vm["resident_bytes"] is None:
+                wrong.append(f"{name}: not known yet")
+                continue
+            if vm["limit_bytes"] != group.limit():
+                wrong.append(f"{name}: limit {vm['limit_bytes']}, really {group.limit()}")
+            if vm["balloon_bytes"] is None or abs(vm["balloon_bytes"] - guest.balloon_bytes()) > 8 * MIB:
+                wrong.append(f"{name}: balloon {vm['balloon_bytes']}, really {guest.balloon_bytes()}")
+            if abs(vm["resident_bytes"] + (vm["swapped_bytes"] or 0) - group.usage() - group.swapped()) > 48 * MIB:
+                wrong.append(f"{name}: resident {vm['resident_bytes']} swapped {vm['swapped_bytes']}, really "
+                             f"{group.usage()} and {group.swapped()}")
+        total = self.memocd.host()
+        if total["vms"] != len(self.guests) or total["granted_bytes"] < sum(vm["resident_bytes"] or 0 for vm in listed.values()):
+            wrong.append(f"host: {total}")
+        return wrong
+
+
+def fixture(lab):
+    yield Bench(lab)
+
+
+@limit(400)
+def test_memocd_killed_in_mid_shrink(bench):
+    """20 times SIGKILL at random moments of resizes: adopted again, nobody harmed, books right, what was learned is kept."""
+    seed = int(os.environ.get("MEMOC_TEST_SEED", random.SystemRandom().randrange(1 << 32)))
+    print(f"test_crash: MEMOC_TEST_SEED={seed}", flush=True)
+    chance = random.Random(seed)
+    bench.memocd.memoc_text("hold", "third")
+    speed = bench.vm("alpha")["balloon_bytes_per_s"]
+    wait_for(lambda: '"held": true' in state_text(bench), RESIZE_LIMIT_S, "the hold to be in the state file", show=lambda: state_text(bench))
+    bench.alpha.cmd("throttle 2")  # its resizes take seconds: a random moment is in the middle of one
+    took_s, states, pins = [], {}, {"alpha": {200}, "bare": {200}}
+    for number in range(KILLS):
+        for name in pins:
+            bench.wait_vm(name, lambda vm: vm["state"] != "starting", "to be judged")
+            size = (130, 200)[number % 2]
+            bench.resize(name, size)
+            pins[name].add(size)
+        time.sleep(chance.uniform(0, 1.5))  # the random moment
+        with contextlib.suppress(Exception):
+            state = bench.vm("alpha")["state"]
+            states[state] = states.get(state, 0) + 1
+        bench.memocd.kill()
+        bench.memocd.start()
+        began = time.monotonic()
+        wait_for(lambda: not bench.books_errors(), LATEST_S, f"correct books after kill {number + 1}", show=bench.books_errors)
+        took_s.append(time.monotonic() - began)
+        listed = bench.memocd.list()
+        for name, sizes in pins.items():
+            assert listed[name]["pinned_bytes"] in {size * MIB for size in sizes}, listed[name]
+        assert listed["third"]["held"] and listed["third"]["pinned_bytes"] is None, listed["third"]
+        assert listed["alpha"]["balloon_health"] in ("working", "slow"), listed["alpha"]
+        assert listed["bare"]["balloon_health"] == "absent", listed["bare"]
+        assert listed["alpha"]["balloon_bytes_per_s"] and listed["alpha"]["balloon_bytes_per_s"] > speed / 20, listed["alpha"]
+        bench.assert_unharmed()
+    halfway = sum(count for state, count in states.items() if state.startswith("shrinking"))
+    assert halfway >= KILLS // 5, f"hardly ever killed in mid-shrink: {states}, seed {seed}"
+    bench.alpha.cmd("throttle 100")
+    median_s = sorted(took_s)[KILLS // 2]
+    print(f"test_crash: states when killed {states}, books right after {median_s:.1f} s", flush=True)
+    assert median_s <= BOOKS_S * host.SLOW, f"books are right after {median_s:.1f} s (median); all: {took_s}"
+    bench.memocd.memoc_text("release", "third")
+    for name, size in (("alpha", 200), ("bare", 200)):
+        bench.resize(name, size)
+    bench.wait_balloon("alpha", 200)
+    bench.wait_limited("bare", 200)
+    for guest in (bench.alpha, bench.bare):
+        wait_for(lambda one=guest: one.relative_rate() > 0.7, RESIZE_LIMIT_S, f"the workload of {guest.name} at its pace")
+
+
+def state_text(bench):
+    return "".join(path.read_text(encoding="utf-8") for path in bench.memocd.state_dir.glob("*.json"))
+
+
+@limit(240)
+def test_libvirtd_killed_and_restarted(bench):
+    """Without libvirtd the cgroups are served on; when it is back memocd is too, with all that happened meanwhile."""
+    bench.resize("bare", 200)
+    bench.wait_limited("bare", 200)
+    doomed = bench.guest("doomed")
+    bench.start_guests("doomed")
+    bench.wait_steady("doomed")
+    bench.libvirtd.kill()
+    try:
+        wait_for(lambda: not bench.memocd.host()["libvirt_connected"], RESIZE_LIMIT_S, "memocd to miss libvirtd")
+        bench.resize("bare", 130)
+        bench.wait_limited("bare", 130)
+        bench.resize("bare", 220)
+        wait_for(lambda: (bench.bare.cgroup().limit() or 1 << 62) > 200 * MIB, RESIZE_LIMIT_S, "bare's limit to be raised",
+                 show=bench.bare.cgroup().limit)
+        ours = bench.bare.cgroup().limit()
+        bench.bare.cgroup().set_limit(None)  # somebody else's doing is noticed and put back
+        wait_for(lambda: bench.bare.cgroup().limit() == ours, RESIZE_LIMIT_S, "bare's limit to be put back",
+                 show=bench.bare.cgroup().limit)
+        doomed.kill(signal.SIGKILL)
+        wait_for(lambda: "doomed" not in bench.memocd.list(), RESIZE_LIMIT_S, "memocd to notice the end of a VM by itself")
+    finally:
+        bench.libvirtd.start()
+        del bench.guests["doomed"]
+    late = bench.guest("latecomer")
+    late.start()  # perhaps before memocd is connected again
+    wait_for(lambda: bench.memocd.host()["libvirt_connected"], RESIZE_LIMIT_S, "memocd to reconnect")
+    late.wait_ready()
+    try:
+        bench.wait_steady("latecomer")
+        for name, size in (("alpha", 140), ("latecomer", 180)):
+            mark = bench.resize(name, size)
+            bench.wait_event("balloon-reached", name, mark)
+            bench.wait_balloon(name, size)
+        bench.wait_vm("alpha", lambda vm: vm["stats_age_ms"] is not None and vm["stats_age_ms"] < 5000, "fresh statistics")
+        assert "doomed" not in bench.memocd.list()
+        bench.assert_unharmed()
+    finally:
+        late.remove()
+        del bench.guests["latecomer"]
+
+
+@limit(240)
+def test_hung_monitor_is_quarantined(bench):
+    """A QEMU that does not answer is quarantined and shown so; the others are served in time; it may come back."""
+    def resize_both_s():
+        began = time.monotonic()
+        for size in (200, 140):
+            bench.resize("third", size)
+            bench.wait_balloon("third", size)
+            bench.resize("bare", size)
+            bench.wait_limited("bare", size)
+        return time.monotonic() - began
+
+    undisturbed_s = resize_both_s()
+    mark = bench.mark()
+    bench.alpha.kill(signal.SIGSTOP)
+    try:
+        bench.wait_event("quarantined", "alpha", mark)
+        assert bench.vm("alpha")["quarantined"] and "quarantined" in bench.explain("alpha")
+        assert not bench.vm("third")["quarantined"] and not bench.vm("bare")["quarantined"]
+        disturbed_s = resize_both_s()
+        assert disturbed_s < 3 * undisturbed_s + 5 * host.SLOW, f"{disturbed_s:.1f} s instead of {undisturbed_s:.1f} s"
+        assert bench.vm("alpha")["quarantined"]
+        assert not bench.events(mark, "third", ("quarantined",)) and not bench.events(mark, "bare", ("quarantined",))
+    finally:
+        bench.alpha.kill(signal.SIGCONT)
+    bench.wait_event("quarantine-over", "alpha", mark)
+    bench.wait_vm("alpha", lambda vm: not vm["quarantined"], "no quarantine")
+    for size in (210, 150):
+        mark = bench.resize("alpha", size)
+        bench.wait_event("balloon-reached", "alpha", mark)
+        bench.wait_balloon("alpha", size)
+    bench.assert_unharmed()
