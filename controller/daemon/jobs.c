@@ -161,9 +161,6 @@ static void list_done(void *arg, bool cancelled)
 				entry_running(e);
 			job_inspect(e);
 		}
-		for (size_t i = d->remembered.n; i-- > 0;) /* stopped while no memocd was there */
-			if (!listed(j, d->remembered.vms[i].uuid))
-				keep_forget(d, d->remembered.vms[i].uuid);
 		struct entry *next;
 		for (struct entry *e = d->entries; e; e = next) {
 			next = e->next;

@@ -70,14 +70,6 @@ void keep_forget(struct daemon *d, const char *uuid)
 	}
 }
 
-void keep_forget(struct daemon *d, const char *uuid)
-{
-	struct state *r = &d->remembered;
-	for (size_t i = 0; i < r->n; i++)
-		if (strcmp(r->vms[i].uuid, uuid) == 0)
-			r->vms[i--] = r->vms[--r->n];
-}
-
 void keep_mark(struct daemon *d)
 {
 	d->state_dirty = true;
