@@ -84,7 +84,8 @@ def test_memocd_killed_in_mid_shrink(bench):
     chance = random.Random(seed)
     bench.memocd.memoc_text("hold", "third")
     speed = bench.vm("alpha")["balloon_bytes_per_s"]
-    wait_for(lambda: '"held": true' in state_text(bench), RESIZE_LIMIT_S, "the hold to be in the state file", show=lambda: state_text(bench))
+    wait_for(lambda: '"held": true' in state_text(bench), RESIZE_LIMIT_S, "the hold to be in the state file",
+             show=lambda: state_text(bench))
     bench.alpha.cmd("throttle 2")  # its resizes take seconds: a random moment is in the middle of one
     took_s, states, pins = [], {}, {"alpha": {200}, "bare": {200}}
     for number in range(KILLS):

@@ -120,7 +120,8 @@ def test_pause_and_resume(bench):
     assert bench.vm("actor")["state"] == "paused" and bench.actor.balloon_bytes() == MEMORY_MIB * MIB
     bench.actor.resume()
     bench.wait_balloon("actor", SMALL_MIB)
-    bench.wait_vm("actor", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None and vm["stats_age_ms"] < 5000, "steady with fresh statistics")
+    bench.wait_vm("actor", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None
+                  and vm["stats_age_ms"] < 5000, "steady with fresh statistics")
     bench.assert_unharmed()
 
 

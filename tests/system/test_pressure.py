@@ -124,7 +124,7 @@ def test_host_emergency_acts_by_limits(bench):
 def judge_emergency(bench, mark, level):
     """The crawler's limit was sent in the same moment as its balloon request, long before that could be judged."""
     events = bench.events(mark, "crawler")
-    now = [event for event in events if event["event"] == "state" and event["reason"].endswith("shrinking-limit on lower-now")]
+    now = [event for event in events if event["event"] == "state" and event["reason"].endswith("on lower-now")]
     assert now, f"it was never shrunk at once: {brief(events)}"
     urgent = [event for event in events if at(event) >= at(now[0])]
     _, lowered = assert_order(urgent, "state", "limit")
