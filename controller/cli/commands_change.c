@@ -125,8 +125,11 @@ static int check_assignment(struct cli *cli, const char *word, struct vmpolicy *
 	snprintf(key, 32, "%.*s", (int)(eq - word), word);
 	for (const struct vmpolicy_key *k = vmpolicy_keys; k->name && n < ARRAY_SIZE(names); k++)
 		names[n++] = k->name;
+	bool known = false;
+	for (size_t i = 0; i < n; i++)
+		known |= strcmp(names[i], key) == 0;
 	if (vmpolicy_set(p, key, eq + 1, &err) < 0)
-		return cli_usage(cli, "set: %s%s", err.text, suggest_text(near, key, names, n));
+		return cli_usage(cli, "set: %s%s", err.text, known ? "" : suggest_text(near, key, names, n));
 	*ret_value = eq + 1;
 	return CLI_DONE;
 }

@@ -590,13 +590,15 @@ uint64_t core_poll_ms(const struct core *c, const struct vm *vm)
 	}
 }
 
-void core_admit(const struct core *c, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,
+void core_admit(const struct core *c, vm_id except, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,
 		uint64_t *ret_missing_bytes)
 {
 	uint64_t sum = min_bytes ? min_bytes : share_of(max_bytes, c->config.min_share);
 	sum = add_sat_u64(sum, overhead_bytes);
 	for (size_t i = 0; i < c->n; i++) {
 		const struct vm *vm = c->vms[i];
+		if (vm->id == except)
+			continue;
 		uint64_t least = vm->state == VM_FIXED ? vm->facts.max_bytes : vm_min_bytes(vm, &c->config);
 		sum = add_sat_u64(sum, add_sat_u64(least, vm->overhead_bytes));
 	}

@@ -48,9 +48,10 @@ const struct vm *core_vm(const struct core *c, vm_id id);    /* NULL: no such VM
 
 /*
  * Would the guaranteed minimum of one more VM fit beside all others? *ret_missing_bytes is 0 where it does.
- * max_bytes, min_bytes (0 = default share) and overhead of the new one.
+ * max_bytes, min_bytes (0 = default share) and overhead of the new one. except: its own id where it is known already,
+ * or 0.
  */
-void core_admit(const struct core *c, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,
+void core_admit(const struct core *c, vm_id except, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,
 		uint64_t *ret_missing_bytes);
 
 /* `memoc explain`: the terms of the formula as they stand, each with a sentence. */

@@ -2,6 +2,7 @@
 #include "controller/daemon/control.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <grp.h>
 #include <stdio.h>
 #include <string.h>
@@ -169,23 +170,62 @@ static void client_new(struct control *c, int fd)
 	ev_io_start(c->daemon->loop, &k->io);
 }
 
+/* Is there room for one more client of this user? The hook and the administrator always find a place. */
+static bool room_for(const struct control *c, uid_t uid)
+{
+	size_t users = 0, same = 0;
+	for (const struct client *k = c->clients; k; k = k->next) {
+		users += varlink_conn_uid(k->conn) != 0;
+		same += varlink_conn_uid(k->conn) == uid;
+	}
+	if (c->n_clients >= CLIENTS_MAX)
+		return false;
+	return uid == 0 || (users < CLIENTS_USERS_MAX && same < CLIENTS_USER_MAX);
+}
+
+static void refuse_client(struct control *c, const struct ucred *peer)
+{
+	if (!c->full_told)
+		log_fields(LOG_LEVEL_WARNING, &(struct log_fields){.message_id = MSG_CLIENT_DROPPED},
+			   "too many connections: the newest, of pid %d, uid %u, is dropped", (int)peer->pid,
+			   (unsigned)peer->uid);
+	c->full_told = true;
+}
+
+static void accept_again_cb(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct control *c = w->data;
+	ev_io_start(loop, &c->listen_io);
+}
+
+/* Out of descriptors or memory: the socket stays readable, so look away for a second. */
+static void accept_failed(struct control *c)
+{
+	log_warning("cannot take a connection: %s", strerror(errno));
+	ev_io_stop(c->daemon->loop, &c->listen_io);
+	ev_timer_set(&c->accept_timer, 1., 0.);
+	ev_timer_start(c->daemon->loop, &c->accept_timer);
+}
+
 static void listen_cb(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct control *c = w->data;
 	for (unsigned i = 0; i < 16; i++) { /* a flood of connects must not hold up the rest */
 		int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-		if (fd < 0)
+		if (fd < 0) {
+			if (errno != EAGAIN && errno != EINTR && errno != ECONNABORTED)
+				accept_failed(c);
 			return;
-		if (c->n_clients < CLIENTS_MAX) {
+		}
+		struct ucred peer = {.uid = (uid_t)-1};
+		socklen_t len = sizeof(peer);
+		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) == 0 && room_for(c, peer.uid)) {
 			c->full_told = false;
 			client_new(c, fd);
-			continue;
+		} else {
+			close(fd);
+			refuse_client(c, &peer);
 		}
-		close(fd);
-		if (!c->full_told)
-			log_fields(LOG_LEVEL_WARNING, &(struct log_fields){.message_id = MSG_CLIENT_DROPPED},
-				   "more than %d clients at once: the newest is dropped", CLIENTS_MAX);
-		c->full_told = true;
 	}
 }
 
@@ -245,6 +285,25 @@ static int listen_on(const char *path, struct memoc_err *err)
 	return TAKE_FD(fd);
 }
 
+/* systemd's socket (it may come blocking), or our own. */
+static int open_socket(struct control *c, struct memoc_err *err)
+{
+	int n = sd_listen_fds(1);
+	c->activated = n > 0;
+	c->listen_fd = c->activated ? SD_LISTEN_FDS_START : listen_on(c->daemon->options->socket_path, err);
+	if (c->listen_fd < 0)
+		return c->listen_fd;
+	if (!c->activated)
+		return 0;
+	if (n != 1 || sd_is_socket_unix(c->listen_fd, SOCK_STREAM, 1, NULL, 0) <= 0)
+		return memoc_err_set(err, -EINVAL,
+				     "socket activation: one listening unix stream socket is wanted, %d came", n);
+	int flags = fcntl(c->listen_fd, F_GETFL);
+	if (flags < 0 || fcntl(c->listen_fd, F_SETFL, flags | O_NONBLOCK) < 0)
+		return memoc_err_set(err, -errno, "socket activation: the socket cannot be made non-blocking: %m");
+	return 0;
+}
+
 int control_new(struct daemon *d, struct control **ret, struct memoc_err *err)
 {
 	static const struct varlink_limits limits = {.message_bytes = VARLINK_MESSAGE_MAX,
@@ -253,9 +312,7 @@ int control_new(struct daemon *d, struct control **ret, struct memoc_err *err)
 	if (!c)
 		return -ENOMEM;
 	c->daemon = d;
-	c->activated = sd_listen_fds(0) > 0;
-	c->listen_fd = c->activated ? SD_LISTEN_FDS_START : listen_on(d->options->socket_path, err);
-	int r = c->listen_fd < 0 ? c->listen_fd : 0;
+	int r = open_socket(c, err);
 	if (r == 0)
 		r = varlink_server_new("memoc", "memocd", MEMOC_VERSION, "https://memoc.org", memoc_interfaces, &limits,
 				       d, &c->server);
@@ -265,6 +322,8 @@ int control_new(struct daemon *d, struct control **ret, struct memoc_err *err)
 		free(c);
 		return r;
 	}
+	ev_timer_init(&c->accept_timer, accept_again_cb, 0., 0.);
+	c->accept_timer.data = c;
 	ev_io_init(&c->listen_io, listen_cb, c->listen_fd, EV_READ);
 	c->listen_io.data = c;
 	ev_io_start(d->loop, &c->listen_io);
@@ -278,6 +337,7 @@ struct control *control_free(struct control *c)
 	if (!c)
 		return NULL;
 	ev_io_stop(c->daemon->loop, &c->listen_io);
+	ev_timer_stop(c->daemon->loop, &c->accept_timer);
 	close(c->listen_fd);
 	if (!c->activated)
 		unlink(c->daemon->options->socket_path);

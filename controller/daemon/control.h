@@ -9,7 +9,10 @@
 #include "common/varlink.h"
 #include "controller/daemon/daemon.h"
 
-#define CLIENTS_MAX 64 /* connections at once; one more is closed at once and said so */
+/* Connections at once: in all, of all users but root, of one user but root. One more is closed at once, and said so. */
+#define CLIENTS_MAX 64
+#define CLIENTS_USERS_MAX 48
+#define CLIENTS_USER_MAX 16
 
 /* A call that is answered later. */
 struct pending {
@@ -41,6 +44,7 @@ struct control {
 	bool activated; /* the socket is systemd's: not ours to remove */
 	ev_io listen_io;
 	bool full_told;
+	ev_timer accept_timer; /* after a failed accept */
 };
 
 extern const struct varlink_interface memoc_interfaces[];

@@ -73,6 +73,8 @@ static void step(struct daemon *d, struct event *ev)
 
 void daemon_post(struct daemon *d, struct event ev)
 {
+	if (d->closing)
+		return;
 	if (d->queue_n == d->queue_capacity) {
 		size_t capacity = d->queue_capacity ? d->queue_capacity * 2 : 64;
 		struct event *queue = realloc(d->queue, capacity * sizeof(*queue));
@@ -108,9 +110,23 @@ static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	if (proc_host_read(d->proc_host, &ev.host) < 0)
 		ev.host = *core_host(d->core); /* what was read last is nearer the truth than nothing */
 	daemon_post(d, ev);
-	uint64_t usec;
-	if (sd_watchdog_enabled(0, &usec) > 0)
-		job_watchdog(d);
+}
+
+static void watchdog_cb(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	job_watchdog(w->data);
+}
+
+/* Half of what systemd waits, whatever the policy's interval is. */
+static void arm_watchdog(struct daemon *d)
+{
+	uint64_t usec = 0;
+	ev_timer_init(&d->watchdog_timer, watchdog_cb, 0., 0.);
+	d->watchdog_timer.data = d;
+	if (sd_watchdog_enabled(0, &usec) <= 0)
+		return;
+	ev_timer_set(&d->watchdog_timer, 0., (double)usec / 2e6);
+	ev_timer_start(d->loop, &d->watchdog_timer);
 }
 
 static void wake_cb(struct ev_loop *loop, ev_timer *w, int revents)
@@ -262,6 +278,8 @@ static int open_core(struct daemon *d, struct memoc_err *err)
 	if (r == 0)
 		r = workpool_new(d->loop, "kernel", KERNEL_THREADS, KERNEL_THREADS_MAX, KERNEL_OVERDUE_MS, NULL,
 				 overdue_kernel, &d->kernel_pool);
+	if (r == 0)
+		r = workpool_new(d->loop, "house", 1, 2, KERNEL_OVERDUE_MS, NULL, NULL, &d->house_pool);
 	if (r < 0)
 		return memoc_err_set(err, r, "cannot start: %s", strerror(-r));
 	r = control_new(d, &d->control, err);
@@ -286,6 +304,7 @@ static void start_watchers(struct daemon *d)
 	ev_signal_start(d->loop, &d->sig_int);
 	ev_signal_start(d->loop, &d->sig_hup);
 	arm_tick(d);
+	arm_watchdog(d);
 	tick_cb(d->loop, &d->tick_timer, 0); /* nothing is decided without a look at the host */
 }
 
@@ -294,7 +313,7 @@ static void open_limits(struct daemon *d)
 {
 	for (struct entry *e = d->entries; e; e = e->next) {
 		const struct vm *vm = e->in_core ? core_vm(d->core, e->id) : NULL;
-		bool ours = vm && (vm->limit_asked_bytes || e->memory.limit_ours);
+		bool ours = vm && (vm->limit_ours || vm->limit_pending);
 		uint64_t now_bytes;
 		struct memoc_err err = {""};
 		if (ours && e->attach &&
@@ -306,9 +325,11 @@ static void open_limits(struct daemon *d)
 static void close_daemon(struct daemon *d)
 {
 	bool started = d->core && d->link;
+	d->closing = true; /* results that still come in change nothing any more */
 	d->link = virt_events_free(d->link);
 	d->virt_pool = d->virt_pool ? workpool_free(d->virt_pool, 1000) : NULL;
 	d->kernel_pool = d->kernel_pool ? workpool_free(d->kernel_pool, 5000) : NULL;
+	d->house_pool = d->house_pool ? workpool_free(d->house_pool, 5000) : NULL;
 	d->control = control_free(d->control);
 	if (started && d->config.on_exit == ON_EXIT_OPEN && !d->config.core.observe)
 		open_limits(d);

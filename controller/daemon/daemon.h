@@ -60,7 +60,7 @@ struct entry {
 	ev_io exit_io;
 	struct work_lane *virt_lane, *kernel_lane;
 	uint64_t limit_seen_bytes;
-	uint64_t read_ms, overhead_due_ms;
+	uint64_t read_ms, overhead_due_ms, checked_ms;
 	uint64_t last_update_s;
 	unsigned unchanged_reads;
 	struct memoc_err stats_err; /* last failure of a statistics read, "" = none */
@@ -77,10 +77,12 @@ struct daemon {
 	struct event *queue; /* events posted and not yet stepped */
 	size_t queue_n, queue_capacity;
 	bool draining;
+	bool closing; /* nothing is decided any more: limits stay as they are */
+	bool watchdog_asked;
 	struct entry *entries;
 	vm_id next_id;
 	struct virt_events *link;
-	struct workpool *virt_pool, *kernel_pool;
+	struct workpool *virt_pool, *kernel_pool, *house_pool; /* libvirt; cgroups and procfs; memocd's own affairs */
 	struct proc_host *proc_host;
 	enum cgroup_version cgroup_version;
 	struct ring *ring;
@@ -88,7 +90,7 @@ struct daemon {
 	bool state_dirty, state_writing;
 	int lock_fd;
 	struct control *control;
-	ev_timer tick_timer, wake_timer, state_timer;
+	ev_timer tick_timer, wake_timer, state_timer, watchdog_timer;
 	ev_signal sig_term, sig_int, sig_hup;
 	uint64_t started_ms;
 	int exit_code;

@@ -74,6 +74,7 @@ struct entry *entry_get(struct daemon *d, const char *uuid, const char *name, en
 	e->id = ++d->next_id;
 	e->origin = origin;
 	e->limit_seen_bytes = LIMIT_NONE;
+	e->checked_ms = now_ms();
 	snprintf(e->uuid, sizeof(e->uuid), "%s", uuid);
 	snprintf(e->facts.name, sizeof(e->facts.name), "%s", name);
 	if (work_lane_new(d->virt_pool, e, &e->virt_lane) < 0 ||
@@ -155,6 +156,10 @@ static void enter_core(struct entry *e)
 	ev.added.memory = e->memory;
 	e->in_core = true;
 	daemon_post(e->daemon, ev);
+	if (!e->daemon->draining)
+		e->in_core = core_vm(e->daemon->core, e->id) != NULL;
+	if (!e->in_core)
+		return;
 	if (e->running && !e->running_told) {
 		e->running_told = true;
 		daemon_post(e->daemon, (struct event){.type = EVENT_VM_RUNNING, .vm = e->id});

@@ -504,8 +504,7 @@ static void save_run(void *arg, void **worker)
 static void save_done(void *arg, bool cancelled)
 {
 	struct job *j = arg;
-	if (!cancelled)
-		keep_saved(j->d, j->code, &j->err);
+	keep_saved(j->d, cancelled ? -ECANCELED : j->code, &j->err);
 	job_free(j);
 }
 
@@ -514,10 +513,11 @@ void job_save_state(struct daemon *d, struct state *s)
 	struct job *j = job_new(d, NULL);
 	if (!j) {
 		state_clear(s);
+		keep_saved(d, -ENOMEM, &(struct memoc_err){"out of memory: the state was not saved"});
 		return;
 	}
 	j->state = *s;
-	submit(d->kernel_pool, NULL, KEY_NONE, save_run, save_done, j);
+	submit(d->house_pool, NULL, KEY_NONE, save_run, save_done, j);
 }
 
 static void watchdog_run(void *arg, void **worker)
@@ -526,6 +526,8 @@ static void watchdog_run(void *arg, void **worker)
 
 static void watchdog_done(void *arg, bool cancelled)
 {
+	struct job *j = arg;
+	j->d->watchdog_asked = false;
 	if (!cancelled)
 		sd_notify(0, "WATCHDOG=1");
 	job_free(arg);
@@ -534,7 +536,11 @@ static void watchdog_done(void *arg, bool cancelled)
 /* Petted only when the loop turns and a worker answers. */
 void job_watchdog(struct daemon *d)
 {
-	submit(d->kernel_pool, NULL, KEY_NONE, watchdog_run, watchdog_done, job_new(d, NULL));
+	struct job *j = d->watchdog_asked ? NULL : job_new(d, NULL);
+	if (!j)
+		return;
+	d->watchdog_asked = true;
+	submit(d->house_pool, NULL, KEY_NONE, watchdog_run, watchdog_done, j);
 }
 
 /* ---- for the control socket ---- */
@@ -675,6 +681,6 @@ int job_member(struct daemon *d, uid_t uid, gid_t gid, member_done_fn *done, voi
 	j->gid = gid;
 	j->member_done = done;
 	j->user = user;
-	submit(d->kernel_pool, NULL, KEY_NONE, member_run, member_done, j);
+	submit(d->house_pool, NULL, KEY_NONE, member_run, member_done, j);
 	return 0;
 }

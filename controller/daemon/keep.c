@@ -27,7 +27,7 @@ static struct vm_memory remember(const struct vm *vm, const struct entry *e)
 		.retry_delay_ms = vm->retry_delay_ms,
 		.pinned_bytes = vm->pinned_bytes,
 		.held = vm->held,
-		.limit_ours = vm->limit_asked_bytes != 0 || e->memory.limit_ours,
+		.limit_ours = vm->limit_ours || vm->limit_pending,
 	};
 }
 
@@ -92,13 +92,16 @@ void keep_write(struct daemon *d)
 
 void keep_saved(struct daemon *d, int code, const struct memoc_err *err)
 {
-	static bool told; /* one line for a full disk, not one a second */
+	static bool told; /* one line for a full disk, not one a try */
 	d->state_writing = false;
-	if (code < 0 && !told)
-		log_warning("%s; what was learned would be lost with memocd", err->text);
+	if (code < 0 && code != -ECANCELED && !told)
+		log_warning("%s; tried again, else what was learned would be lost with memocd", err->text);
 	told = code < 0;
-	if (d->state_dirty)
-		keep_mark(d);
+	d->state_dirty |= code < 0;
+	if (!d->state_dirty || d->closing)
+		return;
+	ev_timer_set(&d->state_timer, code < 0 ? 10. : 1., 0.);
+	ev_timer_start(d->loop, &d->state_timer);
 }
 
 void keep_now(struct daemon *d)

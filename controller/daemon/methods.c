@@ -180,13 +180,16 @@ static void method_events(struct varlink_call *call, const struct json *paramete
 		answer(call, w, false);
 		return;
 	}
-	struct pending *p = pending_new(d, call, WAIT_EVENTS);
-	if (!p) {
-		jw_free(w);
+	char *text AUTO_FREE = NULL;
+	if (jw_finish(w, &text, NULL) < 0) {
+		fail_failed(call, "out of memory");
 		return;
 	}
+	struct pending *p = pending_new(d, call, WAIT_EVENTS);
+	if (!p)
+		return;
 	memcpy(p->filter_name, filter.filter_name, sizeof(p->filter_name));
-	answer(call, w, true);
+	varlink_answer(call, text, true);
 }
 
 static void method_history(struct varlink_call *call, const struct json *parameters, void *user)
@@ -547,7 +550,9 @@ static void member_known(void *user, bool member)
 	if (call)
 		varlink_call_set_data(call, NULL);
 	pending_free(p);
-	if (call && member)
+	if (call && d->closing)
+		fail_failed(call, "memocd is stopping");
+	else if (call && member)
 		allowed(call, parameters, d);
 	else if (call)
 		fail_why(call, ERROR("PermissionDenied"), NULL, NULL,
@@ -629,9 +634,11 @@ static void answer_admission(struct varlink_call *call, struct daemon *d, const 
 	const struct core_config *c = core_config(d->core);
 	uint64_t missing = 0;
 	bool asks = strcmp(n->operation, "prepare") == 0 && n->has_facts && c->admission != ADMISSION_OFF;
-	if (asks && !(n->uuid && entry_by_uuid(d, n->uuid)))
-		core_admit(d->core, n->facts.max_bytes, n->facts.policy.min_bytes, proc_overhead_guess(&n->facts),
-			   &missing);
+	/* restore and migrate come before prepare: the VM may be known, but it holds nothing before it has a process */
+	const struct entry *e = n->uuid ? entry_by_uuid(d, n->uuid) : NULL;
+	if (asks && !(e && e->attach))
+		core_admit(d->core, e ? e->id : 0, n->facts.max_bytes, n->facts.policy.min_bytes,
+			   proc_overhead_guess(&n->facts), &missing);
 	if (missing) {
 		struct log_fields fields = {.message_id = MSG_ADMISSION, .vm = n->name, .uuid = n->uuid};
 		char size[FORMAT_SIZE_LEN];

@@ -8,10 +8,11 @@
 
 #include <errno.h>
 
-#define TIGHT_MS 90    /* an update seen within this of the read before was caught right after it came */
-#define WALK_MS 120    /* otherwise the next read comes this much earlier than a period from now … */
-#define AGAIN_MS 60    /* … and one that came too early is repeated after this */
-#define AGAIN_TRIES 8  /* then the guest is slow or silent: back to one read an interval */
+#define TIGHT_MS 90   /* an update seen within this of the read before was caught right after it came */
+#define WALK_MS 120   /* otherwise the next read comes this much earlier than a period from now … */
+#define AGAIN_MS 60   /* … and one that came too early is repeated after this */
+#define AGAIN_TRIES 8 /* then the guest is slow or silent: back to one read an interval */
+#define VERIFY_MS 60000
 #define FAILED_MS 2000 /* after a read that failed */
 
 static uint64_t period_ms(const struct entry *e)
@@ -111,6 +112,11 @@ void poll_samples(struct daemon *d)
 	for (struct entry *e = d->entries; e; e = e->next) {
 		if (e->in_core && e->attach)
 			sample(e, now);
+		/* Announced, but no process: should libvirt have given it up, its last word may have been lost. */
+		if (!e->attach && now - e->checked_ms >= VERIFY_MS && virt_events_connected(d->link)) {
+			e->checked_ms = now;
+			job_verify(e);
+		}
 		const struct vm *vm = e->in_core ? core_vm(d->core, e->id) : NULL;
 		if (vm && vm->state == VM_MIGRATING_OUT && !work_lane_busy(e->virt_lane))
 			job_migration(e);

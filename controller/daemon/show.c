@@ -165,13 +165,15 @@ static void show_signals(struct json_writer *w, struct daemon *d, const struct v
 static void policy_row(struct json_writer *w, const struct vmpolicy *p, const char *key, const char *effective,
 		       const char *source)
 {
-	char value[64] = "";
+	struct vmpolicy plain = vmpolicy_default();
+	char value[64] = "", untouched[64] = "";
 	vmpolicy_get(p, key, value, sizeof(value));
+	vmpolicy_get(&plain, key, untouched, sizeof(untouched));
 	jw_object(w, NULL);
 	jw_str(w, "key", key);
 	jw_str(w, "value", value);
 	jw_str(w, "effective", effective ? effective : value);
-	jw_str(w, "source", value[0] ? source : "default");
+	jw_str(w, "source", strcmp(value, untouched) == 0 ? "default" : source);
 	jw_end(w);
 }
 

@@ -94,6 +94,11 @@ class Demo:
     def keeps_pace(self, guest, limit_s):
         wait_for(lambda: guest.relative_rate(0.5) > 0.8, limit_s, f"{guest.name}'s workload to keep its pace")
 
+    @staticmethod
+    def starts_of(guest):
+        """How often the guest's workload was started since it booted: more than once, and its kernel killed it."""
+        return max([event.data["starts"] for event in guest.line.events if event.data["event"] == "ready"] or [0])
+
     # -- the acts --
 
     def stage(self):
@@ -106,6 +111,7 @@ class Demo:
         self.libvirtd.start()
         self.memocd = Memocd(lab, self.libvirtd, config=CONFIG)
         self.memocd.start()
+        self.memocd.memoc_text("hold")  # observed only, until all have booted and touched all their memory
         options = {"free_page_reporting": False, "fill": True}
         self.web, self.db, self.build = (Guest(lab, self.libvirtd, name, GUEST_MIB, **options) for name in ("web", "db", "build"))
         self.legacy = Guest(lab, self.libvirtd, "legacy", GUEST_MIB, driver=False, **options)
@@ -120,10 +126,14 @@ class Demo:
             guest.wait_ready()
         for guest, use_mib in zip(self.guests, (60, 40, 20, 20)):
             guest.job(f"use {use_mib}")
-        self.say(f"       booted and at work after {time.monotonic() - self.began:.0f} s\n")
+            if guest.rss() < GUEST_MIB * MIB:
+                raise LabError(f"{guest.name} did not touch all its memory: {mib(guest.rss())} MiB resident")
+        self.starts = {guest.name: self.starts_of(guest) for guest in self.guests}
+        self.say(f"       booted and at work after {time.monotonic() - self.began:.0f} s; held until then by `memoc hold`\n")
 
     def idle_give(self):
         began = time.monotonic()
+        self.memocd.memoc_text("release")
         self.wait_full_buffer(60)
         self.memocd.wait_vm("legacy", lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is not None, 30, "to be limited")
         vms = self.memocd.list()
@@ -228,7 +238,10 @@ class Demo:
         for guest in self.guests:
             if guest.cgroup().oom_kills():
                 raise LabError(f"{guest.name} lost a process to the OOM killer")
-        return f"limits open, balloons empty, everybody has {GUEST_MIB} MiB again after {time.monotonic() - began:.1f} s; no OOM kill"
+            if self.starts_of(guest) > max(self.starts[guest.name], 1):
+                raise LabError(f"{guest.name}'s own kernel killed its workload")
+        return (f"limits open, balloons empty, everybody has {GUEST_MIB} MiB again after {time.monotonic() - began:.1f} s; no OOM kill, "
+                "neither on the host nor in a guest")
 
     def run(self):
         self.stage()

@@ -213,21 +213,21 @@ static void admission_sums_minimums(void **unused)
 	struct kit k;
 	kit_open(&k, NULL); /* pool 2 GiB */
 	uint64_t missing = 1;
-	core_admit(k.core, 8 * GIB, 0, 0, &missing);
+	core_admit(k.core, 0, 8 * GIB, 0, 0, &missing);
 	assert_int_equal(missing, 0); /* a quarter of 8 is 2: just fits */
-	core_admit(k.core, 8 * GIB, 0, MIB, &missing);
+	core_admit(k.core, 0, 8 * GIB, 0, MIB, &missing);
 	assert_int_equal(missing, MIB);
 	kit_add(&k, 1, 4 * GIB);
-	core_admit(k.core, 4 * GIB, 0, 0, &missing);
+	core_admit(k.core, 0, 4 * GIB, 0, 0, &missing);
 	assert_int_equal(missing, 0);
-	core_admit(k.core, 4 * GIB, 1200 * MIB, 0, &missing);
+	core_admit(k.core, 0, 4 * GIB, 1200 * MIB, 0, &missing);
 	assert_int_equal(missing, 176 * MIB);
-	core_admit(k.core, UINT64_MAX, UINT64_MAX, UINT64_MAX, &missing);
+	core_admit(k.core, 0, UINT64_MAX, UINT64_MAX, UINT64_MAX, &missing);
 	assert_true(missing == UINT64_MAX - 2 * GIB);
 	struct vm_facts f = kit_facts(2 * GIB);
 	f.eligible = false;
 	kit_add_facts(&k, 2, ORIGIN_START, &f);
-	core_admit(k.core, GIB, 0, 0, &missing);
+	core_admit(k.core, 0, GIB, 0, 0, &missing);
 	assert_int_equal(missing, GIB + 256 * MIB); /* one that cannot be shrunk needs all it has */
 	kit_close(&k);
 }
