@@ -109,10 +109,10 @@ def test_set_is_in_effect_at_once(desk):
 def test_virsh_metadata_is_in_effect_at_once(desk):
     """A policy that virsh writes is picked up by itself, is shown by memoc, and can be taken away again."""
     desk.virsh_policy("<policy min='128M' weight='77' swap='no'/>", "--live")
-    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 77, 2, "the policy that virsh wrote")
+    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 77, 5, "the policy that virsh wrote")
     assert vm["min_bytes"] == 128 * MIB and desk.policy()["swap"] == "no"
     desk.guest.virsh("metadata", "--uri", POLICY_NS, "--remove", "--live")
-    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 100, 2, "the default policy")
+    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 100, 5, "the default policy")
     assert vm["min_bytes"] == MEMORY_MIB // 4 * MIB, vm
 
 
@@ -153,8 +153,8 @@ def test_bad_values_by_memoc_set(desk):
 def test_bad_values_by_virsh(desk):
     """virsh cannot be refused: the last good policy stays; log, info and explain name VM, attribute and value."""
     desk.memoc("set", "web1", "weight=300")
-    bad = {"<policy weight='0'/>": ("weight", "0"), "<policy min='9G'/>": ("min", "9G"), "<policy swap='perhaps'/>": ("swap", "perhaps"),
-           "<policy min='128M' colour='red'/>": ("colour",)}
+    bad = {"<policy weight='0'/>": ("weight", "0"), "<policy min='9G'/>": ("min", "9G"),
+           "<policy swap='perhaps'/>": ("swap", "perhaps"), "<policy min='128M' colour='red'/>": ("colour",)}
     for xml, told in bad.items():
         desk.virsh_policy(xml, "--live")
         error = wait_for(lambda t=told: (text := desk.memocd.info("web1")["policy_error"]) and all(w in text for w in t) and text,
@@ -371,7 +371,8 @@ def test_completion(desk):
     script.write_text(desk.memoc("completion", "bash"), encoding="utf-8")
     # compopt works only where the shell itself completes.
     asked = 'compopt() { :; }; source "$1"; COMP_WORDS=("${@:2}"); COMP_CWORD=$(($# - 2)); COMP_LINE="${*:2}"; COMP_POINT=${#COMP_LINE}; ' \
-            'f=$(complete -p memoc); f=${f##*-F }; ${f%% *} memoc "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"; echo "${COMPREPLY[@]}"'
+            'f=$(complete -p memoc); f=${f##*-F }; ' \
+            '${f%% *} memoc "${COMP_WORDS[-1]}" "${COMP_WORDS[-2]}"; echo "${COMPREPLY[@]}"'
     path = f"{program('memoc').parent}:{os.environ['PATH']}"
 
     def complete(*words):
@@ -411,7 +412,8 @@ def own_users(desk):
     shutil.copyfile(program("memoc"), memoc)
     memoc.chmod(0o755)
     desk.memocd.stop()
-    desk.memocd.prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'set -e; {mounts}; exec "$@"', "memocd"]
+    desk.memocd.prefix = ["unshare", "--mount", "--propagation", "private", "sh", "-c", f'set -e; {mounts}; exec "$@"',
+                          "memocd"]
 
     def memoc_as(uid, gid, groups, *args):
         return subprocess.run([memoc, *args], user=uid, group=gid, extra_groups=groups, env=desk.memocd.environment(),
@@ -462,7 +464,8 @@ def test_who_may_do_what(desk):
             assert desk.memocd.vm("web1")["weight"] == weight
         done = memoc_as(ALICE, ALICE, [LIBVIRT_GID], "resize", "web1", "192M", "--wait")
         assert done.returncode == 0 and "reached" in done.stdout, done
-        for command in (("hold", "web1"), ("release", "web1"), ("resize", "web1", "auto"), ("drain", "web1", "--wait"), ("release", "web1")):
+        for command in (("hold", "web1"), ("release", "web1"), ("resize", "web1", "auto"), ("drain", "web1", "--wait"),
+                        ("release", "web1")):
             done = memoc_as(ALICE, ALICE, [LIBVIRT_GID], *command)
             assert done.returncode == 0, f"alice, {command}: {done}"
 
