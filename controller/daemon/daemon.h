@@ -51,6 +51,7 @@ struct entry {
 	struct dom_facts facts; /* from the hook at first, then from the live XML */
 	bool has_xml;		/* facts are from the XML */
 	bool in_core, running, running_told;
+	bool stop_told;	   /* someone says it stopped while its process seems to live: libvirt is being asked */
 	bool save_running; /* MIGRATION seen: poll the job */
 	enum vm_origin origin;
 	struct vm_memory memory; /* from the state file */

@@ -330,8 +330,9 @@ static void vm_event(struct entry *e, const struct virt_event *ev)
 		post_simple(e, EVENT_VM_PAUSED);
 		break;
 	case VIRT_EVENT_STOPPED:
-		if (e->attach) /* its pidfd tells, unless this is news of an earlier life */
-			break;
+		/* Its pidfd tells; but this may be news of an earlier life, or the process another libvirtd's (a
+		 * migration within one host, cancelled). */
+		e->stop_told = true;
 		job_verify(e);
 		break;
 	case VIRT_EVENT_REBOOTED:
@@ -393,8 +394,12 @@ void hook_notice(struct daemon *d, const struct hook_notice *n)
 	}
 	struct entry *e = entry_by_uuid(d, n->uuid);
 	if (stops) {
-		if (e && !e->attach)
+		if (e && !e->attach) {
 			entry_stopped(e, "libvirt's hook says it stopped");
+		} else if (e) {
+			e->stop_told = true;
+			job_verify(e);
+		}
 		return;
 	}
 	if (!starts && !started && !arrives && !known)

@@ -255,8 +255,10 @@ static void verify_done(void *arg, bool cancelled)
 	struct job *j = arg;
 	struct entry *e = entry_of(j, cancelled);
 	bool off = j->code == -ENOENT || (j->code == 0 && j->run_state == VIRT_OFF);
-	if (e && off && !e->attach)
+	if (e && off && (!e->attach || e->stop_told))
 		entry_stopped(e, "libvirt does not run it");
+	else if (e && !cancelled && j->code == 0)
+		e->stop_told = false;
 	job_free(j);
 }
 

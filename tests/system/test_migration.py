@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Live migration between two libvirtds, each with the hook and a memocd of its own."""
+
+import subprocess
+
+from host import MIB, wait_for
+from lab import Guest, HostSwap, Memocd, PrivateLibvirtd
+from memocd import program
+from run import limit
+
+CONFIG = {"host": {"pool": "1G", "buffer": "64M"}, "policy": {"grace": "20s"}}
+
+
+class Side:
+    def __init__(self, lab, name):
+        self.libvirtd = PrivateLibvirtd(lab, name, hostname=f"memoc-{name}")
+        self.libvirtd.install_hook(program("memoc-hook"))
+        self.libvirtd.start()
+        self.memocd = Memocd(lab, self.libvirtd, CONFIG, name=f"memocd-{name}")
+        self.memocd.start()
+
+
+class Pair:
+    def __init__(self, lab):
+        self.swap = HostSwap(lab, 512)
+        self.here, self.there = Side(lab, "here"), Side(lab, "there")
+        self.lab = lab
+
+
+def fixture(lab):
+    yield Pair(lab)
+
+
+def kinds(memocd, name, since=0):
+    return [event for event in memocd.events() if event["vm"] == name and event["details"]["number"] > since]
+
+
+@limit(300)
+def test_migration(pair):
+    """The source freezes the VM and touches nothing, then forgets it; the destination announces it before it runs, leaves it
+    alone while it comes in, and manages it once its statistics are fresh."""
+    here, there = pair.here.memocd, pair.there.memocd
+    guest = Guest(pair.lab, pair.here.libvirtd, "traveller", 384, fill=True, free_page_reporting=False)
+    guest.start()
+    guest.wait_ready()
+    guest.job("use 60")
+    here.wait_vm("traveller", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None, 60, "steady")
+    here.memoc_text("resize", "traveller", "256M", "--wait", limit_s=60)
+    before = here.events()[-1]["details"]["number"]
+    guest.migrate(pair.there.libvirtd)
+    wait_for(lambda: "traveller" not in here.list(), 30, "the source to forget it")
+    seen = kinds(here, "traveller", before)
+    frozen = next((i for i, event in enumerate(seen) if event["state"] == "migrating-out"), None)
+    assert frozen is not None, seen
+    touched = [event for event in seen[frozen:] if event["event"] in ("target", "balloon", "limit")]
+    assert not touched, touched
+    vm = there.wait_vm("traveller", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None, 60, "steady there")
+    arrived = kinds(there, "traveller")
+    assert arrived[0]["event"] == "added" and arrived[0]["state"] == "migrating-in", arrived[:3]
+    running = next(i for i, event in enumerate(arrived) if event["event"] == "state")
+    early = [event for event in arrived[:running] if event["event"] in ("target", "balloon", "limit")]
+    assert not early, early
+    assert vm["eligible"] and vm["max_bytes"] == 384 * MIB, vm
+    assert guest.report()["use_mib"] == 60 and guest.cgroup().oom_kills() == 0
+    guest.destroy()
+    wait_for(lambda: "traveller" not in there.list(), 30, "the destination to forget it")
+
+
+@limit(300)
+def test_cancelled_migration(pair):
+    """A migration that is cancelled in the middle: the VM stays, is managed again, and is not at the destination."""
+    here, there = pair.here.memocd, pair.there.memocd
+    guest = Guest(pair.lab, pair.here.libvirtd, "stayer", 384, fill=True, free_page_reporting=False)
+    guest.start()
+    guest.wait_ready()
+    here.wait_vm("stayer", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None, 60, "steady")
+    guest.virsh("migrate-setspeed", "4")  # MiB/s: it would take minutes
+    path = pair.lab.base / "stayer.xml"
+    path.write_text(guest.xml(pair.there.libvirtd), encoding="utf-8")
+
+    virsh = subprocess.Popen(["virsh", "-q", "-c", guest.libvirtd.uri, "migrate", "stayer", "--live", "--xml", str(path), "--desturi",
+                              pair.there.libvirtd.uri, "--migrateuri", f"unix://{pair.lab.base}/stayer.migrate"],
+                             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    pair.lab.record_process(virsh.pid, "virsh migrate")
+    try:
+        here.wait_vm("stayer", lambda vm: vm["state"] == "migrating-out", 60, "to be frozen")
+        there.wait_vm("stayer", lambda vm: vm["state"] == "migrating-in", 30, "to be announced")
+        guest.virsh("domjobabort")
+        assert virsh.wait(60) != 0
+    finally:
+        virsh.kill()
+        virsh.wait()
+    here.wait_vm("stayer", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None, 60, "managed again")
+    here.memoc_text("resize", "stayer", "300M", "--wait", limit_s=60)
+    wait_for(lambda: "stayer" not in there.list(), 90, "the destination to forget it")
+    guest.destroy()
