@@ -152,7 +152,8 @@ def test_trickle_is_a_stall_and_retried(bench):
 
 
 def judge_schedule(events):
-    """Stall and retry in turn, each pause twice the one before."""
+    """Stall and retry in turn, each announced pause twice the one before and kept. It may last longer: a limit that is still on
+    its way down is finished first."""
     stalls = [event for event in events if event["event"] == "balloon-stalled"]
     told = [int(re.search(r"next try in (\d+) s", event["reason"]).group(1)) for event in stalls]
     assert told[:4] == [RETRY_MIN_S * factor for factor in (1, 2, 4, 8)], brief(events)
@@ -163,8 +164,6 @@ def judge_schedule(events):
     assert len(pauses) >= 3, brief(events)
     for wanted, pause in zip(told, pauses):
         assert pause > wanted * 0.95, f"retried after {pause} s instead of {wanted} s: {brief(events)}"
-    for earlier, later in pairs(pauses):
-        assert later > earlier * 1.2, f"pauses do not grow: {pauses}"
 
 
 def test_floor_is_learned(bench):
