@@ -319,6 +319,7 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 	vm->limit_ours = m->limit_ours;
 	vm->target_bytes = m->target_bytes;
 	vm->balloon_asked_bytes = m->target_bytes;
+	vm->balloon_unsure = true;
 	vm->health = m->health ? m->health : BALLOON_UNKNOWN;
 	vm->speed_bytes_per_s = m->speed_bytes_per_s;
 	vm->floor_bytes = m->floor_bytes;

@@ -62,6 +62,7 @@ void vm_send_balloon(struct vm *vm, struct vm_ctx *x, uint64_t bytes)
 	e->seq = ++vm->balloon_seq;
 	vm->balloon_pending = true;
 	vm->balloon_asked_bytes = bytes;
+	vm->balloon_unsure = false;
 	vm->balloon_sent_ms = x->now_ms;
 }
 

@@ -66,7 +66,8 @@ enum vm_signal resize_ask_balloon(struct vm *vm, struct vm_ctx *x, bool growing)
 		vm->op_ms = NEVER_MS;
 		return there ? SIG_BALLOON_DONE : SIG_BALLOON_SKIP;
 	}
-	if (vm->balloon_asked_bytes != vm->target_bytes && (!there || vm->balloon_asked_bytes))
+	bool asked = vm->balloon_asked_bytes == vm->target_bytes && !vm->balloon_unsure;
+	if (!asked && (!there || vm->balloon_asked_bytes))
 		vm_send_balloon(vm, x, vm->target_bytes);
 	if (there) {
 		vm->op_ms = NEVER_MS;
@@ -186,6 +187,7 @@ void resize_stalled(struct vm *vm, struct vm_ctx *x, bool growing)
 	vm->retry_delay_ms =
 		vm->retry_delay_ms ? min_u64(vm->retry_delay_ms * 2, x->config->retry_max_ms) : x->config->retry_min_ms;
 	vm->retry_at_ms = x->now_ms + vm->retry_delay_ms;
+	vm->balloon_unsure = growing; /* a guest that takes nothing back may never have been asked */
 	vm->op_ms = NEVER_MS;
 	record(x, vm, RECORD_BALLOON_STALLED, vm->actual_bytes, vm->target_bytes,
 	       "under %llu KiB/s for %llu ms: %s; next try in %llu s",

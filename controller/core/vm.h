@@ -100,7 +100,8 @@ struct vm {
 	char needy_why[64];
 
 	/* --- target and how it is being reached --- */
-	uint64_t target_bytes;	      /* guest memory the VM is to have */
+	uint64_t target_bytes; /* guest memory the VM is to have */
+	bool balloon_unsure;   /* whether QEMU has that request is not known: memocd was killed, or nothing moved */
 	uint64_t balloon_asked_bytes; /* last request sent; 0 = none */
 	uint64_t limit_asked_bytes;   /* last limit sent */
 	uint64_t limit_bytes;	      /* in force as far as known; LIMIT_NONE = open */
