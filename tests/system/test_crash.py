@@ -147,9 +147,11 @@ def test_libvirtd_killed_and_restarted(bench):
         wait_for(lambda: (bench.bare.cgroup().limit() or 1 << 62) > 200 * MIB, RESIZE_LIMIT_S, "bare's limit to be raised",
                  show=bench.bare.cgroup().limit)
         ours = bench.bare.cgroup().limit()
+        mark = bench.mark()
         bench.bare.cgroup().set_limit(None)  # somebody else's doing is noticed and put back
         wait_for(lambda: bench.bare.cgroup().limit() == ours, RESIZE_LIMIT_S, "bare's limit to be put back",
                  show=bench.bare.cgroup().limit)
+        bench.wait_event("limit-drift", "bare", mark)
         doomed.kill(signal.SIGKILL)
         wait_for(lambda: "doomed" not in bench.memocd.list(), RESIZE_LIMIT_S, "memocd to notice the end of a VM by itself")
     finally:
