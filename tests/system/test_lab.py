@@ -238,22 +238,6 @@ def test_libvirtd_killed_and_restarted(bench):
     bench.driverless.wait_ready()
 
 
-@limit(240)
-def test_migration_to_a_second_libvirtd(bench):
-    """A guest moves live between two libvirtds of the lab, each with a host name of its own, and back to none."""
-    other = PrivateLibvirtd(bench.lab, "other", hostname="memoc-other")
-    other.start()
-    guest = Guest(bench.lab, bench.libvirtd, "traveller", 256)
-    guest.start()
-    guest.wait_ready()
-    guest.job("use 40")
-    guest.migrate(other)
-    assert other.virsh("hostname") == "memoc-other" and guest.virsh("domstate") == "running"
-    assert guest.report()["use_mib"] == 40
-    guest.destroy()
-    other.stop()
-
-
 @limit(180)
 def test_killed_run_is_swept(bench):
     """A run ended by SIGKILL leaves processes, swap, cgroups; they are seen as left over, and a sweep removes them all."""
