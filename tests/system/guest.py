@@ -18,7 +18,7 @@ from host import MIB, LabError, MemoryCgroup, process_start, wait_for
 
 POLICY_NS = "https://memoc.org/xmlns/policy/1.0"
 # No lockup warnings and a trusted clock: under load a software-emulated guest is late, not broken.
-CMDLINE = "console=ttyS0 loglevel=5 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 tsc=reliable mitigations=off"
+CMDLINE = "console=ttyS0 loglevel=5 nowatchdog rcupdate.rcu_cpu_stall_suppress=1 tsc=reliable no_timer_check mitigations=off"
 
 
 def accelerator():
