@@ -63,7 +63,7 @@ struct entry {
 	uint64_t limit_seen_bytes;
 	uint64_t read_ms, overhead_due_ms, checked_ms;
 	uint64_t last_update_s;
-	unsigned unchanged_reads;
+	unsigned unchanged_reads, phase_reads;
 	struct memoc_err stats_err; /* last failure of a statistics read, "" = none */
 };
 

@@ -8,10 +8,11 @@
 
 #include <errno.h>
 
-#define TIGHT_MS 90   /* an update seen within this of the read before was caught right after it came */
-#define WALK_MS 120   /* otherwise the next read comes this much earlier than a period from now … */
-#define AGAIN_MS 60   /* … and one that came too early is repeated after this */
-#define AGAIN_TRIES 8 /* then the guest is slow or silent: back to one read an interval */
+#define TIGHT_MS 90	/* an update seen within this of the read before was caught right after it came */
+#define WALK_MS 120	/* otherwise the next read comes this much earlier than a period from now … */
+#define LOCKED_READS 30 /* a phase once caught is believed for so many reads: they drift later by some ms each */
+#define AGAIN_MS 60	/* … and one that came too early is repeated after this */
+#define AGAIN_TRIES 8	/* then the guest is slow or silent: back to one read an interval */
 #define VERIFY_MS 60000
 #define FAILED_MS 2000 /* after a read that failed */
 
@@ -69,7 +70,11 @@ void poll_result(struct entry *e, const struct guest_stats *s)
 	e->read_ms = now;
 	e->stats_err.text[0] = '\0';
 	if (advanced) {
-		next = since_ms <= TIGHT_MS || !e->last_update_s ? period : sub_sat_u64(period, WALK_MS);
+		if (since_ms <= TIGHT_MS || !e->last_update_s)
+			e->phase_reads = LOCKED_READS;
+		else if (e->phase_reads)
+			e->phase_reads--;
+		next = e->phase_reads ? period : sub_sat_u64(period, WALK_MS);
 		e->unchanged_reads = 0;
 	} else {
 		bool expected = e->last_update_s && ++e->unchanged_reads <= AGAIN_TRIES;
