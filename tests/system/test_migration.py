@@ -49,7 +49,7 @@ def test_migration(pair):
             migrate_once(pair, guest)
             return
         except LabError:
-            # Seen with QEMU 7.2's emulated processors, with and without memoc: live migration breaks the guest's memory.
+            # Seen once with QEMU 7.2's emulated processors, without memoc: the guest's kernel panicked after a live migration.
             if not panicked(guest):
                 raise
         finally:
