@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The host in virtual time: VMs of a trace, balloons, limits, statistics and faults as policy.md describes them, around
+ * the same core that memocd runs. Deterministic: the same options give the same calls with the same numbers.
+ */
+#ifndef MEMOC_SIM_SIM_H
+#define MEMOC_SIM_SIM_H
+
+#include "controller/core/core.h"
+#include "controller/sim/trace.h"
+
+/* Host model; defaults by sim_model_default() (policy.md, "Simulator"). */
+struct sim_model {
+	uint64_t balloon_take_bytes_per_s;   /* 0.95 GiB/s, per VM */
+	uint64_t balloon_return_bytes_per_s; /* 2.34 GiB/s, per VM */
+	uint64_t limit_reclaim_bytes_per_s;  /* 1.0 GiB/s, shared by the host */
+	uint64_t stats_period_ms;	     /* 1 s; each VM's statistics are 0 to one period old */
+	uint32_t wss_pages;		     /* 2401: pages of a working-set sample; 0 = no samples */
+	uint64_t wss_period_ms;
+	uint64_t swap_bytes; /* of the host */
+};
+struct sim_model sim_model_default(void);
+/* "key=value"; −EINVAL names the keys there are. */
+int sim_model_set(struct sim_model *m, const char *text, struct memoc_err *err);
+
+enum sim_fault {
+	FAULT_STUCK = 1,
+	FAULT_SLOW,
+	FAULT_LYING,
+	FAULT_STALE,
+	FAULT_SILENT,
+	FAULT_TRICKLE,
+	FAULT_REBOOT,
+	FAULT_NO_DRIVER
+};
+#define SIM_FAULTS_MAX 16
+struct sim_fault_spec {
+	enum sim_fault kind;
+	double share;	/* of all VMs, chosen by seed */
+	uint64_t value; /* slow: bytes/s; reboot: ms */
+};
+/* "lying:10%,slow=1M:5%,reboot@3600:20%"; a share left out is 10 %. −EINVAL says what is wrong and what there is. */
+int sim_faults_parse(const char *text, struct sim_fault_spec ret[SIM_FAULTS_MAX], size_t *ret_n, struct memoc_err *err);
+
+struct sim_options {
+	const struct trace *trace;
+	const char *policy;	       /* policy_find(), or "oracle", "ideal" */
+	uint64_t pool_bytes;	       /* per host; 0: by overcommit */
+	double overcommit;	       /* sum of the VMs' sizes on a host / pool */
+	size_t vms_per_host;	       /* 0 = all on one */
+	uint64_t step_ms, duration_ms; /* duration 0 = the trace's */
+	uint64_t seed;
+	double buffer_share; /* of the pool; 0 = the core's default */
+	struct sim_model model;
+	struct sim_fault_spec faults[SIM_FAULTS_MAX];
+	size_t faults_n;
+	const struct core_config *config; /* NULL = defaults */
+};
+
+/* Figures of one policy; definitions in policy.md. */
+struct sim_result {
+	char policy[32];
+	size_t hosts, vms;
+	uint64_t steps;
+	double demand_byte_s, unmet_byte_s, bound_byte_s;
+	double regret; /* (unmet − bound) / demand */
+	size_t relief_n;
+	double relief_p50_s, relief_p95_s, relief_p99_s, relief_max_s;
+	double churn;
+	double moved_bytes, least_moved_bytes;
+	uint64_t reversals;
+	double buffer_share_of_pool, buffer_below_half_share;
+	uint64_t floor_breaches; /* VM-steps with a size below the VM's guaranteed minimum */
+	double honest_regret;	 /* of VMs without a fault */
+};
+
+/* Called once per step, host and VM, where set; host and vm count from 0 in the order of placement. */
+struct sim_watch {
+	void (*vm_step)(void *user, uint64_t time_ms, size_t host, size_t vm, uint64_t demand_bytes,
+			uint64_t size_bytes);
+	void (*progress)(void *user, double done); /* 0..1, at most some hundred times */
+	/* an episode of relief that ended, with the core's own reason of the VM's last change */
+	void (*episode)(void *user, size_t host, size_t vm, uint64_t begin_ms, uint64_t end_ms, uint64_t unmet_byte_s,
+			const char *reason);
+	void *user;
+};
+
+int sim_run(const struct sim_options *o, const struct sim_watch *watch, struct sim_result *ret, struct memoc_err *err);
+
+/* Highest overcommit ratio with unmet ≤ 0.1 % of demand, by bisection to 1 %. */
+int sim_density(const struct sim_options *o, double *ret_overcommit, struct memoc_err *err);
+
+#endif
