@@ -31,14 +31,15 @@ deps-dev:
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 UNIT_SHARED := $(call objs,$(filter-out $(UNIT_SRC) tests/unit/alloc_fail.c,$(wildcard tests/unit/*.c)))
-L_ALL := $(L_HOOKS) $(L_CLI) $(L_DAEMON) $(L_HOST) $(L_CORE) $(L_COMMON)
-LIBS_ALL := $(LIBS_CLI) $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_COMMON)
+L_ALL := $(L_HOOKS) $(L_CLI) $(L_DAEMON) $(L_HOST) $(L_SIM) $(L_CORE) $(L_COMMON)
+LIBS_ALL := $(LIBS_CLI) $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_SIM) $(LIBS_COMMON)
 
-# Allocations fail on demand in test_alloc alone: its linker flags come from the __wrap_ functions that alloc_fail.c defines.
+# Allocations fail on demand in these tests alone: their linker flags come from the __wrap_ functions that alloc_fail.c defines.
 ALLOC_FAIL := $(wildcard tests/unit/alloc_fail.c)
 WRAPS := $(if $(ALLOC_FAIL),$(shell grep -o '\b__wrap_[a-z0-9_]*' $(ALLOC_FAIL) | sort -u | sed 's/__wrap_/-Wl,--wrap=/'))
-$(B)/tests/unit/test_alloc: TEST_LDFLAGS := $(WRAPS)
-$(B)/tests/unit/test_alloc: $(call objs,$(ALLOC_FAIL))
+ALLOC_TESTS := $(B)/tests/unit/test_alloc $(B)/tests/unit/test_trace
+$(ALLOC_TESTS): TEST_LDFLAGS := $(WRAPS)
+$(ALLOC_TESTS): $(call objs,$(ALLOC_FAIL))
 
 $(UNIT): $(B)/tests/unit/%: $(B)/tests/unit/%.o $(UNIT_SHARED) $(L_ALL)
 	$(Q)$(CC) $(ALL_LDFLAGS) $(TEST_LDFLAGS) -o $@ $(filter %.o,$^) $(L_ALL) -lcmocka $(LIBS_ALL)
