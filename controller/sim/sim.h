@@ -76,6 +76,9 @@ struct sim_result {
 
 /* Called once per step, host and VM, where set; host and vm count from 0 in the order of placement. */
 struct sim_watch {
+	/* once per VM before the first step, in the order of host and vm: which of the trace it is, and its host's pool
+	 */
+	void (*placed)(void *user, size_t host, size_t vm, const struct trace_vm *of, uint64_t pool_bytes);
 	void (*vm_step)(void *user, uint64_t time_ms, size_t host, size_t vm, uint64_t demand_bytes,
 			uint64_t size_bytes);
 	void (*progress)(void *user, double done); /* 0..1, at most some hundred times */
