@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "controller/core/policy.h"
 
-#include <string.h>
-
 struct core_config core_config_default(void)
 {
 	return (struct core_config){
@@ -31,9 +29,4 @@ struct core_config core_config_default(void)
 		.keep_free_bytes = 64 * MIB,
 		.admission = ADMISSION_OFF,
 	};
-}
-
-const struct policy_ops *policy_find(const char *name)
-{
-	return strcmp(name, policy_needy_greedy.name) == 0 ? &policy_needy_greedy : NULL;
 }

@@ -16,6 +16,7 @@ struct core {
 	size_t n, capacity;
 	bool hold_all;
 	uint64_t now_ms;
+	struct policy_host policy_memory;
 	uint64_t given_bytes;	 /* raised since the last tick */
 	double given_peak_per_s; /* decaying */
 };
@@ -134,20 +135,27 @@ static void note_reversal(struct vm *vm, struct vm_ctx *x, bool raise)
 		vm->shrink_ms = x->now_ms;
 }
 
+#define PAGE_BYTES 4096 /* no balloon moves less */
+
 static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 {
-	uint64_t now = planned_now(vm);
-	uint64_t plan = clamp_u64(vm->plan_bytes, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
+	const struct policy_ops *policy = x->config->policy;
+	bool own = policy->own_bounds && !vm->pinned_bytes;
+	uint64_t now = planned_now(vm), all = vm->facts.max_bytes;
+	uint64_t plan = own ? clamp_u64(vm->plan_bytes, min_u64(MIB, all), all)
+			    : clamp_u64(vm->plan_bytes, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
 	uint64_t diff = plan > now ? plan - now : now - plan;
+	uint64_t least = own ? PAGE_BYTES : vm_dead_band_bytes(vm, x->config);
 	bool limit_now = x->level >= LEVEL_HARD && vm_limit_allowed(vm, x) && vm->state == VM_SHRINKING_BALLOON;
-	if (diff < vm_dead_band_bytes(vm, x->config) && !(diff && plan == vm_max_bytes(vm) && vm->pinned_bytes)) {
+	if (diff < least && !(diff && plan == vm_max_bytes(vm) && vm->pinned_bytes)) {
 		if (limit_now && !x->config->observe)
 			vm_signal(vm, SIG_LOWER_NOW, x);
 		return;
 	}
-	if (plan < now && vm->needy && !vm->pinned_bytes)
+	if (plan < now && vm->needy && !vm->pinned_bytes && !own)
 		return;
-	if (plan < now && plan < vm_shrink_floor_bytes(vm, x)) { /* no way: not tried again each tick */
+	bool any_way = own && policy->balloon_only; /* peers ask, whatever came of it the last time */
+	if (plan < now && !any_way && plan < vm_shrink_floor_bytes(vm, x)) { /* no way: not tried again each tick */
 		vm->bounds |= BOUND_NO_SWAP;
 		return;
 	}
@@ -184,30 +192,60 @@ static void update_books(struct core *c, struct vm_ctx *x)
 		       host_level_name(before), host_level_name(c->books.level));
 }
 
+/* A policy with an interval of its own is not hastened by events; half a tick early is in time. */
+static bool round_due(struct core *c)
+{
+	uint64_t interval_ms = c->config.policy->interval_ms;
+	if (!interval_ms)
+		return true;
+	struct policy_host *m = &c->policy_memory;
+	if (m->round_made && c->now_ms - m->round_ms + c->config.interval_ms / 2 < interval_ms)
+		return false;
+	m->round_made = 1;
+	m->round_ms = c->now_ms;
+	return true;
+}
+
+/* Where the policy knows nothing of pins: a person's word, as far as there is memory for it. */
+static void follow_pin(struct core *c, struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t now = planned_now(vm), most = add_sat_u64(now, books_available(&c->books, &c->config, &c->host));
+	vm->plan_bytes = min_u64(clamp_u64(vm->pinned_bytes, vm_min_bytes(vm, x->config), vm_max_bytes(vm)), most);
+	snprintf(vm->plan_reason, sizeof(vm->plan_reason), "pinned by memoc resize");
+	apply_plan(c, vm, x);
+	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+}
+
 static void replan(struct core *c, struct vm_ctx *x)
 {
 	update_books(c, x);
+	bool own = c->config.policy->own_bounds, due = round_due(c);
 	struct plan p = {.config = &c->config,
 			 .host = &c->host,
 			 .books = &c->books,
 			 .ctx = x,
 			 .vms = c->round,
-			 .now_ms = c->now_ms};
+			 .now_ms = c->now_ms,
+			 .memory = &c->policy_memory};
 	for (size_t i = 0; i < c->n; i++) {
 		struct vm *vm = c->vms[i];
 		if (!vm_plannable(vm, x))
 			continue;
 		uint64_t now = planned_now(vm);
-		vm->plan_bytes = clamp_u64(now, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
+		vm->plan_bytes = own ? now : clamp_u64(now, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
 		vm->plan_urgent = false;
 		vm->bounds = 0;
 		snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s",
 			 vm->plan_bytes > now	? "its minimum is guaranteed"
 			 : vm->plan_bytes < now ? "its maximum is lower"
 						: "nothing to do");
-		p.vms[p.n++] = vm;
+		if (own && vm->pinned_bytes)
+			follow_pin(c, vm, x);
+		else if (due)
+			p.vms[p.n++] = vm;
 	}
-	c->config.policy->plan(&p);
+	if (due)
+		c->config.policy->plan(&p);
 	for (size_t i = 0; i < p.n; i++)
 		apply_plan(c, p.vms[i], x);
 	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
@@ -259,10 +297,23 @@ static void tick(struct core *c, const struct event *ev, struct vm_ctx *x)
 	replan(c, x);
 }
 
+/* Another policy takes over: nothing that the one before kept means anything to it. */
+static void forget_policy(struct core *c)
+{
+	c->books.unmet_bytes = 0;
+	memset(&c->policy_memory, 0, sizeof(c->policy_memory));
+	for (size_t i = 0; i < c->n; i++) {
+		memset(&c->vms[i]->policy_memory, 0, sizeof(c->vms[i]->policy_memory));
+		c->vms[i]->rank = 0;
+	}
+}
+
 static int configure(struct core *c, const struct event *ev, struct vm_ctx *x)
 {
 	if (!ev->config || !ev->config->policy || !ev->config->interval_ms)
 		return -EINVAL;
+	if (c->config.policy != ev->config->policy)
+		forget_policy(c);
 	c->config = *ev->config;
 	c->books.buffer_target_bytes = c->config.buffer_bytes;
 	for (size_t i = 0; i < c->n; i++)

@@ -3,7 +3,7 @@
  * From signals to estimates: what a VM uses, how fast that grows, whether it is needy, whether both sides swap it.
  * Unknown is not zero: a missing signal lowers confidence and moves weight to the others.
  */
-#include "controller/core/vm.h"
+#include "controller/core/policy.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -327,7 +327,8 @@ static void estimate_need(struct vm *vm, struct vm_ctx *x)
 			vm->needy_since_ms = x->now_ms;
 			vm->needy_rounds = 0;
 			record(x, vm, RECORD_NEEDY, vm_size_bytes(vm), 0, "%s", vm->needy_why);
-			vm_signal(vm, SIG_NEEDY, x);
+			if (!x->config->policy->own_bounds)
+				vm_signal(vm, SIG_NEEDY, x);
 		}
 	} else if (vm->needy && x->now_ms - vm->needy_sign_ms > x->config->needy_hold_ms) {
 		vm->needy = false;

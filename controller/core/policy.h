@@ -2,6 +2,10 @@
 /*
  * What a policy is: a function that looks at all VMs and the books and writes a wished size into each VM's plan. The
  * core then turns wishes into signals; dead band, observe-only and holds are not the policy's business.
+ *
+ * needy-greedy is memoc's own. The others are there to be compared with it, on a real host or in the simulator: `mom`,
+ * `pve` and `squeezed` follow the published rules of oVirt MOM, Proxmox VE and xapi's squeezed, `static` shares the
+ * pool out once. They decide by their own rules alone: the flags below keep the core's rules away from them.
  */
 #ifndef MEMOC_CORE_POLICY_H
 #define MEMOC_CORE_POLICY_H
@@ -16,18 +20,41 @@ struct plan {
 	struct vm **vms; /* plannable ones only; may be reordered */
 	size_t n;
 	uint64_t now_ms;
+	struct policy_host *memory; /* kept from round to round */
 };
 
 struct policy_ops {
 	const char *name;
+	const char *about; /* one line: whose rules these are */
 	/* plan_bytes of every VM is its current target on entry; change it, with plan_reason and plan_urgent, where
 	 * another is wished. */
 	void (*plan)(struct plan *p);
+	/* Time between two calls of plan(), in whole ticks; events do not hasten it. 0: at each tick and event. */
+	uint64_t interval_ms;
+	/*
+	 * What plan() writes is done as it is. The core adds none of its own rules: no dead band, no guaranteed
+	 * minimum, needy VMs are shrunk and a shrink goes on when its VM becomes needy. Pinned VMs (`memoc resize`) are
+	 * not shown to such a policy: the core takes them to their size.
+	 */
+	bool own_bounds;
+	/* Balloons only: limits are opened and stay open, and a balloon that stalls ends the shrink. */
+	bool balloon_only;
 };
 
-extern const struct policy_ops policy_needy_greedy;
+extern const struct policy_ops policy_needy_greedy, policy_static, policy_mom, policy_pve, policy_squeezed;
+/* All that memocd can run, ends with NULL. The simulator has more of its own: they use core_config.policy_data. */
+extern const struct policy_ops *const policy_list[];
 /* NULL: no policy of that name. */
 const struct policy_ops *policy_find(const char *name);
+
+/* ---- for the ports (policy_list.c) ---- */
+/*
+ * Free memory of the host as a peer sees it. Its host is memoc's pool: total is pool_bytes, free is what of it no VM
+ * has resident, as MemFree + Buffers + Cached would say, and never more than the host has.
+ */
+uint64_t policy_host_free_bytes(const struct plan *p);
+/* The balloon's size as libvirt and QEMU tell it, believed or not: peers do not doubt it. All where it is unknown. */
+uint64_t policy_balloon_bytes(const struct vm *vm);
 
 /* ---- books.c ---- */
 void books_update(struct books *b, const struct core_config *c, const struct host_sample *host, struct vm *const *vms,

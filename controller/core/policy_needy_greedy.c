@@ -355,4 +355,8 @@ static void needy_greedy_plan(struct plan *p)
 	reclaim(p, unmet);
 }
 
-const struct policy_ops policy_needy_greedy = {.name = "needy-greedy", .plan = needy_greedy_plan};
+const struct policy_ops policy_needy_greedy = {
+	.name = "needy-greedy",
+	.about = "memoc's own: needy VMs are served from the buffer, greedy ones refill it",
+	.plan = needy_greedy_plan,
+};

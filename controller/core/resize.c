@@ -3,7 +3,7 @@
  * The hybrid: how a target is reached. Shrinking asks the balloon first and lowers the limit behind it; growing raises
  * the limit first. A balloon is judged by bytes per second over a window, never by any movement at all.
  */
-#include "controller/core/vm.h"
+#include "controller/core/policy.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -67,7 +67,7 @@ enum vm_signal resize_ask_balloon(struct vm *vm, struct vm_ctx *x, bool growing)
 		return there ? SIG_BALLOON_DONE : SIG_BALLOON_SKIP;
 	}
 	bool asked = vm->balloon_asked_bytes == vm->target_bytes && !vm->balloon_unsure;
-	if (!asked && (!there || vm->balloon_asked_bytes))
+	if (!asked && (!there || vm->balloon_asked_bytes || x->config->policy->own_bounds))
 		vm_send_balloon(vm, x, vm->target_bytes);
 	if (there) {
 		vm->op_ms = NEVER_MS;

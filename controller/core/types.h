@@ -131,6 +131,9 @@ struct core_config {
 	bool observe; /* decide and record, change nothing */
 	/* [policy] */
 	const struct policy_ops *policy;
+	/* For policies of the simulator (oracle, ideal): what they know and a real host cannot. NULL for all others.
+	 * Not owned; good as long as this configuration is in use. */
+	const void *policy_data;
 	uint64_t interval_ms;
 	double dead_band;	       /* of a VM's max: smaller changes are not worth a resize */
 	double min_share;	       /* of a VM's max: its min where the VM's policy gives none */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Sizes and permissions that follow from what is known of a VM. Pure functions, no effects. */
-#include "controller/core/vm.h"
+#include "controller/core/policy.h"
 
 uint64_t share_of(uint64_t bytes, double share)
 {
@@ -114,6 +114,8 @@ bool vm_balloon_allowed(const struct vm *vm, const struct core_config *c)
 
 const char *vm_limit_forbidden_why(const struct vm *vm, const struct vm_ctx *x)
 {
+	if (x->config->policy->balloon_only)
+		return "the policy in use knows balloons only ([policy] name)";
 	if (!x->config->swap_enabled)
 		return "hypervisor swap is switched off ([swap] enabled)";
 	if (!vm->facts.policy.swap)

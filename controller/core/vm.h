@@ -47,6 +47,48 @@ enum vm_bound {
 	BOUND_DEAD_BAND = 64
 };
 
+#define POLICY_SAMPLES 10 /* MOM's sample-history-length */
+
+/*
+ * What ported policies keep between rounds (policy.h), of a VM and of the host. Zeroed when the VM is added and when
+ * another policy takes over; only the policy in use reads it. All members have 64 bits, so that there is no padding and
+ * both can be recorded as an array of words.
+ */
+union policy_vm {
+	struct {
+		uint64_t balloon_bytes[POLICY_SAMPLES], unused_bytes[POLICY_SAMPLES];
+		uint64_t n, next; /* samples in use, place of the next */
+		uint64_t ready;	  /* 1: the last collection was complete */
+	} mom;
+	struct {
+		uint64_t new_bytes; /* result of the round; 0 = none */
+		uint64_t list;	    /* which list of the rules it is in */
+		uint64_t done;	    /* 1: out of this pass */
+	} pve;
+	struct {
+		uint64_t actual_bytes;		 /* at the last look */
+		uint64_t new_bytes;		 /* target computed in this look */
+		uint64_t progress_ms;		 /* when it last moved towards its target */
+		uint64_t watched, stuck, active; /* 0 or 1 */
+	} squeezed;
+};
+
+struct policy_host {
+	uint64_t round_made, round_ms; /* the core's: last round of a policy with an interval of its own */
+	union {
+		struct {
+			uint64_t free_bytes[POLICY_SAMPLES];
+			uint64_t n, next;	     /* as above */
+			uint64_t started, decide_ms; /* last round of the rules, which is not each collection */
+		} mom;
+		struct {
+			uint64_t balancing; /* 1: in the inner loop, until all targets are reached */
+			uint64_t started,
+				check_ms; /* last look whether the host is balanced, or end of the last loop */
+		} squeezed;
+	};
+};
+
 struct vm {
 	vm_id id;
 	enum vm_state state;
@@ -147,6 +189,8 @@ struct vm {
 	/* --- a person's word --- */
 	uint64_t pinned_bytes;
 	bool held, drained, quarantined;
+
+	union policy_vm policy_memory;
 };
 
 /* What every step of a VM needs. */
