@@ -241,6 +241,22 @@ static int set_global(struct cli *cli, const char *name, const char *value, bool
 	return CLI_DONE;
 }
 
+/* An option of the command itself: a list grows, anything else is replaced by what comes later. */
+static int set_own(struct cli *cli, size_t at, const char *value)
+{
+	char *longer;
+
+	if (!cli->options[at] || cli->command->options[at].words < WORDS_LIST) {
+		cli->options[at] = value;
+		return CLI_DONE;
+	}
+	if (asprintf(&longer, "%s,%s", cli->options[at], value) < 0)
+		return cli_fail(cli, CLI_FAILED, "cannot start: %s", strerror(ENOMEM));
+	free(cli->lists[at]);
+	cli->options[at] = cli->lists[at] = longer;
+	return CLI_DONE;
+}
+
 /* argv[*i] is an option: takes it, and its value from the next word where needed. */
 static int parse_option(struct cli *cli, int argc, char **argv, int *i, bool *ret_help, bool *ret_version)
 {
@@ -264,10 +280,8 @@ static int parse_option(struct cli *cli, int argc, char **argv, int *i, bool *re
 	}
 	if (o->value && !*value)
 		return cli_usage(cli, "--%s: its value (%s) is empty", o->name, o->value);
-	if (own_option) {
-		cli->options[own_option - own] = value;
-		return CLI_DONE;
-	}
+	if (own_option)
+		return set_own(cli, (size_t)(own_option - own), value);
 	return set_global(cli, o->name, value, ret_help, ret_version);
 }
 
@@ -387,5 +401,7 @@ int cli_main(int argc, char **argv)
 		fclose(cli.out);
 	free(cli.out_text);
 	free(cli.args);
+	for (size_t i = 0; i < CLI_OPTIONS_MAX; i++)
+		free(cli.lists[i]);
 	return status;
 }

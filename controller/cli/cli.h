@@ -12,15 +12,28 @@
 #include "common/varlink.h"
 
 #define CLI_SOCKET_DEFAULT "/run/memoc/memoc.sock"
-#define CLI_OPTIONS_MAX 8	  /* options of one command */
+#define CLI_OPTIONS_MAX 24	  /* options of one command */
 #define CLI_CALL_TIMEOUT_MS 10000 /* memocd answers from memory: far beyond any good answer */
 #define CLI_WAIT_TIMEOUT_MS (5 * 60 * 1000)
 
 /* What the program exits with: promised in interfaces.md. */
 enum cli_status { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_UNREACHABLE = 3 };
 
-/* What a word on the command line stands for: tells completion what to offer. */
-enum cli_words { WORDS_NONE = 1, WORDS_VM, WORDS_KEY_VALUE, WORDS_SIZE, WORDS_FILE, WORDS_SHELL };
+/*
+ * What a word on the command line stands for: tells completion what to offer. WORDS_LIST and what follows are lists
+ * with commas: an option of these that is given again adds to its list.
+ */
+enum cli_words {
+	WORDS_NONE = 1,
+	WORDS_VM,
+	WORDS_KEY_VALUE,
+	WORDS_SIZE,
+	WORDS_FILE,
+	WORDS_SHELL,
+	WORDS_TRACE_KIND,
+	WORDS_LIST,
+	WORDS_POLICIES,
+};
 
 struct cli_option {
 	const char *name;  /* without dashes; a NULL name ends a list */
@@ -65,6 +78,7 @@ struct cli {
 	int timeout_ms; /* given with --timeout; −1 where not */
 	const struct cli_command *command;
 	const char *options[CLI_OPTIONS_MAX]; /* by place in command->options; "" for a flag, NULL where not given */
+	char *lists[CLI_OPTIONS_MAX];	      /* owned text of an option that was given more than once */
 	const char **args;
 	size_t n_args;
 	FILE *out; /* composed output; goes to stdout by cli_flush */

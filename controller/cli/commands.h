@@ -17,6 +17,10 @@ extern const struct cli_command command_get, command_set, command_resize, comman
 extern const struct cli_command command_config;
 /* command_check.c */
 extern const struct cli_command command_check;
+/* command_simulate.c */
+extern const struct cli_command command_simulate;
+/* command_replay.c */
+extern const struct cli_command command_replay;
 /* completion.c */
 extern const struct cli_command command_completion, command_complete;
 

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "controller/cli/commands.h"
+#include "controller/cli/simulate.h"
 #include "common/vmpolicy.h"
 
 /* A key press must not hang on a memocd that does. */
@@ -12,6 +13,15 @@
 const char *const completion_shells[] = {"bash", "zsh", "fish", NULL};
 
 /* ---- what the three have in common ---- */
+
+static void put_policies(FILE *out)
+{
+	const char *names[SIMULATE_POLICIES_MAX];
+	size_t n = simulate_policy_names(names);
+
+	for (size_t i = 0; i < n; i++)
+		fprintf(out, "%s%s", i > 0 ? " " : "", names[i]);
+}
 
 /* The words for an argument as far as they are known beforehand, with a space between. */
 static void put_fixed_words(FILE *out, enum cli_words words)
@@ -26,6 +36,11 @@ static void put_fixed_words(FILE *out, enum cli_words words)
 			fprintf(out, "%s%s=", before, k->name);
 	else if (words == WORDS_SIZE)
 		fputs("auto", out);
+	else if (words == WORDS_POLICIES)
+		put_policies(out);
+	else if (words == WORDS_TRACE_KIND)
+		for (const struct generate_kind *k = generate_kinds; k->name; k++, before = " ")
+			fprintf(out, "%s%s", before, k->name);
 }
 
 /* The next option, from o on, that takes a value; NULL where none is left. */
@@ -76,6 +91,23 @@ static void bash_options(FILE *out, const struct cli_option *o)
 		fprintf(out, " --%s", o->name);
 }
 
+/* Options whose values are known: the last item of a list is completed, what stands before it stays. */
+static void bash_values(FILE *out)
+{
+	for (size_t i = 0; cli_commands[i]; i++)
+		for (const struct cli_option *o = next_value_option(cli_commands[i]->options); o;
+		     o = next_value_option(o + 1)) {
+			if (o->words != WORDS_POLICIES && o->words != WORDS_TRACE_KIND)
+				continue;
+			fprintf(out,
+				"\t\t\t\t--%s)\n\t\t\t\t\tmapfile -t COMPREPLY < <(compgen -P "
+				"\"${list%%\"${list##*,}\"}\" -W '",
+				o->name);
+			put_fixed_words(out, o->words);
+			fputs("' -- \"${list##*,}\") ;;\n", out);
+		}
+}
+
 static void bash_command(FILE *out, const struct cli_command *cmd)
 {
 	int place = 0;
@@ -111,7 +143,7 @@ static void bash_script(FILE *out)
 	      "\tdone < <(\"${COMP_WORDS[0]}\" ${socket:+--socket \"$socket\"} __complete names 2>/dev/null)\n"
 	      "}\n\n"
 	      "_memoc()\n{\n"
-	      "\tlocal cur=${COMP_WORDS[COMP_CWORD]} word command='' socket='' words=''\n"
+	      "\tlocal cur=${COMP_WORDS[COMP_CWORD]} word command='' socket='' words='' list\n"
 	      "\tlocal -i i place=-1\n"
 	      "\tCOMPREPLY=()\n"
 	      "\tfor ((i = 1; i < COMP_CWORD; i++)); do\n"
@@ -124,13 +156,16 @@ static void bash_script(FILE *out)
 	      "\t\t\tif [[ ${COMP_WORDS[i]} == '=' ]]; then i+=1; fi\n"
 	      "\t\t\tif [[ $word == --socket ]]; then socket=${COMP_WORDS[i]}; fi\n"
 	      "\t\t\tif ((i >= COMP_CWORD)); then\n"
+	      "\t\t\t\tlist=${cur#=}\n"
 	      "\t\t\t\tcase $word in\n\t\t\t\t",
 	      out);
 	put_value_options(out, true, "|");
 	fputs(")\n"
 	      "\t\t\t\t\tcompopt -o filenames\n"
-	      "\t\t\t\t\tmapfile -t COMPREPLY < <(compgen -f -- \"${cur#=}\") ;;\n"
-	      "\t\t\t\tesac\n"
+	      "\t\t\t\t\tmapfile -t COMPREPLY < <(compgen -f -- \"$list\") ;;\n",
+	      out);
+	bash_values(out);
+	fputs("\t\t\t\tesac\n"
 	      "\t\t\t\treturn\n"
 	      "\t\t\tfi ;;\n"
 	      "\t\t-*) ;;\n"
@@ -160,6 +195,19 @@ static void bash_script(FILE *out)
 
 /* ---- zsh ---- */
 
+static void zsh_value(FILE *out, const struct cli_option *o)
+{
+	fputc(':', out);
+	put_quoted(out, o->value, ":");
+	fputs(o->words == WORDS_FILE ? ":_files" : o->words == WORDS_POLICIES ? ":_values -s , policy " : ":", out);
+	if (o->words == WORDS_TRACE_KIND)
+		fputc('(', out);
+	if (o->words == WORDS_TRACE_KIND || o->words == WORDS_POLICIES)
+		put_fixed_words(out, o->words);
+	if (o->words == WORDS_TRACE_KIND)
+		fputc(')', out);
+}
+
 static void zsh_options(FILE *out, const struct cli_option *o)
 {
 	for (; o && o->name; o++) {
@@ -173,7 +221,7 @@ static void zsh_options(FILE *out, const struct cli_option *o)
 			put_quoted(out, o->help, "[]:\\");
 			fputc(']', out);
 			if (o->value)
-				fprintf(out, ":%s:%s", o->value, o->words == WORDS_FILE ? "_files" : "");
+				zsh_value(out, o);
 			fputc('\'', out);
 		}
 	}
@@ -268,6 +316,11 @@ static void fish_options(FILE *out, const char *condition, const struct cli_opti
 			fprintf(out, " -s %c", o->letter);
 		if (o->value)
 			fputs(o->words == WORDS_FILE ? " -r -F" : " -x", out);
+		if (o->words == WORDS_POLICIES || o->words == WORDS_TRACE_KIND) {
+			fputs(" -a '", out);
+			put_fixed_words(out, o->words);
+			fputc('\'', out);
+		}
 		fputs(" -d '", out);
 		put_quoted(out, o->help, "\\");
 		fputs("'\n", out);

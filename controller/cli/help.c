@@ -17,18 +17,27 @@ void help_synopsis(FILE *out, const struct cli_command *cmd)
 		fprintf(out, a->optional ? " [%s%s]" : " %s%s", a->name, a->repeats ? "..." : "");
 }
 
+/* "-h, --help", "--socket PATH" */
+static int put_form(FILE *out, const struct cli_option *o)
+{
+	char letter[8] = "";
+
+	if (o->letter)
+		snprintf(letter, sizeof(letter), "-%c, ", o->letter);
+	return fprintf(out, "  %s--%s%s%s", letter, o->name, o->value ? " " : "", o->value ? o->value : "");
+}
+
+/* Longer forms have a line of their own. */
+#define FORM_WIDTH 20
+
 static void put_options(FILE *out, const struct cli_option *o)
 {
-	char form[64];
-
 	for (; o && o->name; o++) {
-		if (o->letter)
-			snprintf(form, sizeof(form), "-%c, --%s%s%s", o->letter, o->name, o->value ? " " : "",
-				 o->value ? o->value : "");
+		int width = put_form(out, o);
+		if (width > FORM_WIDTH)
+			fprintf(out, "\n%*s %s\n", FORM_WIDTH, "", o->help);
 		else
-			snprintf(form, sizeof(form), "--%s%s%s", o->name, o->value ? " " : "",
-				 o->value ? o->value : "");
-		fprintf(out, "  %-18s %s\n", form, o->help);
+			fprintf(out, "%*s %s\n", FORM_WIDTH - width, "", o->help);
 	}
 }
 

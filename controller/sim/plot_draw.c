@@ -78,7 +78,7 @@ static uint64_t size_step(uint64_t top, unsigned most, const struct unit **ret_u
 {
 	static const struct unit units[] = {{"B", 1}, {"KiB", KIB}, {"MiB", MIB}, {"GiB", GIB}, {"TiB", GIB * 1024}};
 	static const unsigned factors[] = {1, 2, 5};
-	const struct unit *unit = unit_of(units, ARRAY_SIZE(units), top / 2);
+	const struct unit *unit = unit_of(units, ARRAY_SIZE(units), top);
 	uint64_t power = 1;
 
 	*ret_unit = unit;
@@ -154,11 +154,13 @@ static void put_times(FILE *out, const struct panel *p, bool labels)
 
 /* ---- series ---- */
 
-enum curve { CURVE_DEMAND, CURVE_SIZE, CURVE_UNMET_PEAK, CURVE_UNMET_MEAN };
+enum curve { CURVE_BELOW_DEMAND, CURVE_DEMAND, CURVE_SIZE, CURVE_UNMET_PEAK, CURVE_UNMET_MEAN };
 
 static double curve_value(const struct plot_bucket *b, enum curve c, bool upper)
 {
 	switch (c) {
+	case CURVE_BELOW_DEMAND:
+		return upper ? (double)b->demand_max : 0;
 	case CURVE_DEMAND:
 		return (double)(upper ? b->demand_max : b->demand_min);
 	case CURVE_SIZE:
@@ -267,19 +269,25 @@ static int put_panel(FILE *out, const struct layout *l, size_t at, int top, cons
 	int y = top + (int)(at / (size_t)l->columns) * l->row_height + 22;
 	uint64_t highest = max_u64(max_u64(s->top_bytes, c->line_bytes), 1);
 	struct panel p = {x, y, l->plot_width, l->plot_height, c->end_ms, highest + highest / 20 + 1};
-	struct panel strip = {x, y + l->plot_height + 10, l->plot_width, l->strip_height, c->end_ms, c->unmet_top};
+	struct panel strip = {x,
+			      y + l->plot_height + 10,
+			      l->plot_width,
+			      l->strip_height,
+			      c->end_ms,
+			      c->unmet_top + c->unmet_top / 6 + 1};
 	struct plot_bucket *columns AUTO_FREE = calloc((size_t)p.width, sizeof(*columns));
 
 	if (!columns)
 		return -ENOMEM;
 	to_columns(s, c->n_buckets, c->width_ms, &p, columns);
 	fprintf(out, "<g><text class=\"name\" x=\"%d\" y=\"%d\">", x, y - 7);
-	put_text(out, c->name, 28);
-	fputs("<tspan class=\"rest\"> ", out);
+	put_text(out, c->name, (size_t)l->plot_width / 14);
+	fputs("<tspan class=\"rest\" dx=\"8\">", out);
 	put_text(out, c->rest, 100);
 	fputs("</tspan></text>\n", out);
 	put_sizes(out, &p, l->plot_height / 28);
 	put_times(out, &p, false);
+	put_curve(out, &p, columns, CURVE_BELOW_DEMAND, "below");
 	put_curve(out, &p, columns, CURVE_SIZE, "size");
 	put_curve(out, &p, columns, CURVE_DEMAND, "demand");
 	fprintf(out, "<path class=\"pool\" d=\"M%d %.1fh%d\"/>\n", x, y_of(&p, (double)c->line_bytes), p.width);
@@ -289,6 +297,11 @@ static int put_panel(FILE *out, const struct layout *l, size_t at, int top, cons
 		put_curve(out, &strip, columns, CURVE_UNMET_PEAK, "peak");
 		put_curve(out, &strip, columns, CURVE_UNMET_MEAN, "mean");
 	}
+	/* a low strip has no room beside its curve */
+	if (s->unmet_sum <= 0)
+		put_label(out, x + 5, strip.y + 10, "none", "unmet: none");
+	else if (l->strip_height > 40)
+		put_label(out, x + 5, strip.y + 10, "some", "unmet");
 	fputs("</g>\n", out);
 	return 0;
 }
@@ -360,6 +373,8 @@ static void put_style(FILE *out)
 	      ".name{font-size:12px;font-weight:bold}.rest{font-weight:normal;fill:" FAINT "}\n"
 	      ".x{text-anchor:middle;fill:" FAINT "}.y{text-anchor:end;fill:" FAINT "}\n"
 	      ".grid{fill:none;stroke:" GRID ";stroke-width:1}\n"
+	      ".below{fill:" DEMAND ";fill-opacity:.13}.none{font-size:10px;fill:" FAINT
+	      "}.some{font-size:10px;fill:" UNMET "}\n"
 	      ".demand{fill:" DEMAND ";fill-opacity:.55;stroke:" DEMAND ";stroke-width:.8}\n"
 	      ".size{fill:" SIZE ";fill-opacity:.35;stroke:" SIZE ";stroke-width:1.2}\n"
 	      ".pool{fill:none;stroke:" INK ";stroke-width:1.2;stroke-dasharray:6 4}\n"
