@@ -23,6 +23,16 @@ static inline uint64_t random_below(struct sim_random *r, uint64_t n)
 	return random_u64(r) % n;
 }
 
+/* Numbers 0 … n − 1 in a random order (Fisher, Yates 1938). */
+static inline void random_shuffle(struct sim_random *r, size_t *ret, size_t n)
+{
+	for (size_t i = 0; i < n; i++) {
+		size_t j = (size_t)random_below(r, i + 1);
+		ret[i] = ret[j];
+		ret[j] = i;
+	}
+}
+
 /* 0 ≤ result < 1, 53 bits. */
 static inline double random_unit(struct sim_random *r)
 {

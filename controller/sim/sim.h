@@ -50,7 +50,7 @@ struct sim_options {
 	size_t vms_per_host;	       /* 0 = all on one */
 	uint64_t step_ms, duration_ms; /* duration 0 = the trace's */
 	uint64_t seed;
-	double buffer_share; /* of the pool; 0 = the core's default */
+	double buffer_share; /* of the pool; 0 = as memocd does: 5 %, then sized by the growth seen */
 	struct sim_model model;
 	struct sim_fault_spec faults[SIM_FAULTS_MAX];
 	size_t faults_n;
@@ -87,6 +87,9 @@ struct sim_watch {
 			const char *reason);
 	void *user;
 };
+
+/* policy_find(), and those of the simulator; NULL: no policy of that name. */
+const struct policy_ops *sim_policy_find(const char *name);
 
 int sim_run(const struct sim_options *o, const struct sim_watch *watch, struct sim_result *ret, struct memoc_err *err);
 

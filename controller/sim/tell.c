@@ -1,0 +1,96 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* What the core gets to hear: statistics of guests, honest and not, samples of their cgroups, the host's own memory. */
+#include "controller/sim/host.h"
+
+#define STALE_AFTER_MS 60000	       /* until then a guest with stale statistics has sent good ones */
+#define LIE_SWAP_BYTES_PER_S (8 * MIB) /* in and out each: a liar says that it swaps, and that nothing is left */
+#define LEAST_USABLE_BYTES MIB	       /* no guest lets itself run dry */
+#define OVERHEAD_EVERY_MS 30000	       /* memocd measures QEMU's own memory so often, first after … */
+#define OVERHEAD_FIRST_MS 3000
+
+static bool speaks(const struct host *h, const struct guest *g)
+{
+	enum sim_fault fault = g->fault ? g->fault->kind : 0;
+	if (g->booting || fault == FAULT_SILENT || fault == FAULT_NO_DRIVER)
+		return false;
+	return fault != FAULT_STALE || h->now_ms < STALE_AFTER_MS;
+}
+
+void tell_balloon(struct host *h, size_t i)
+{
+	struct guest *g = &h->guests[i];
+	guest_settle(h, g);
+	h->stats[i].stats.actual_bytes = g->booting ? g->said_actual_bytes : g->actual_bytes;
+}
+
+/* Free and usable are one: page cache is no part of the traces. */
+static void tell_memory(const struct guest *g, struct guest_stats *s, bool lies)
+{
+	uint64_t usable = max_u64(sub_sat_u64(g->actual_bytes, g->demand_bytes), LEAST_USABLE_BYTES);
+	usable = lies ? LEAST_USABLE_BYTES : usable;
+	s->has_usable = s->has_unused = s->has_available = s->has_swap = s->has_major_faults = true;
+	s->available_bytes = g->actual_bytes;
+	s->usable_bytes = s->unused_bytes = min_u64(usable, g->actual_bytes);
+}
+
+void tell_snapshot(struct host *h, size_t i)
+{
+	struct guest *g = &h->guests[i];
+	struct guest_stats *s = &h->stats[i].stats;
+	bool lies = g->fault && g->fault->kind == FAULT_LYING;
+	if (g->moving)
+		guest_settle(h, g);
+	if (!speaks(h, g)) {
+		bool boots = g->booting;
+		if (boots)
+			*s = (struct guest_stats){0};
+		s->has_actual = true;
+		tell_balloon(h, i);
+		return;
+	}
+	s->last_update_s = ++g->updates;
+	bool swapped = s->swap_in_bytes != g->swap_bytes || g->swap_shown_bytes != g->swap_bytes;
+	if (!g->stats_changed && !swapped && !lies)
+		return;
+	g->stats_changed = false;
+	s->has_actual = true;
+	s->actual_bytes = g->actual_bytes;
+	tell_memory(g, s, lies);
+	if (lies)
+		g->swap_bytes += LIE_SWAP_BYTES_PER_S / 1000 * h->options->model.stats_period_ms;
+	/* What was swapped in a period is told at the end of the next. */
+	s->swap_in_bytes = s->swap_out_bytes = g->swap_shown_bytes;
+	s->major_faults = g->swap_shown_bytes / 4096;
+	g->swap_shown_bytes = g->swap_bytes;
+}
+
+void tell_sample(struct host *h, size_t i)
+{
+	struct guest *g = &h->guests[i];
+	struct vm_host_sample *s = &h->samples[i].sample;
+	if (g->moving)
+		guest_settle(h, g);
+	s->has_overhead = h->now_ms >= OVERHEAD_FIRST_MS &&
+			  (h->now_ms - OVERHEAD_FIRST_MS) % OVERHEAD_EVERY_MS < core_config(h->core)->interval_ms;
+	if (s->has_overhead)
+		s->guest_ram_bytes = g->touched_bytes;
+	if (!g->sample_changed)
+		return;
+	g->sample_changed = false;
+	s->has_memory = s->has_major_faults = true;
+	s->resident_bytes = g->resident_bytes;
+	s->swapped_bytes = g->touched_bytes - g->resident_bytes;
+	s->limit_bytes = g->limit_bytes;
+	s->major_faults = g->fault_bytes / 4096;
+}
+
+/* The host's own processes use half of the reserve. */
+struct host_sample tell_host(const struct host *h)
+{
+	uint64_t total = h->pool_bytes + h->reserve_bytes, swap = h->options->model.swap_bytes;
+	return (struct host_sample){.has_memory = true,
+				    .mem_total_bytes = total,
+				    .mem_available_bytes = sub_sat_u64(total - h->reserve_bytes / 2, h->resident_sum),
+				    .swap_total_bytes = swap,
+				    .swap_free_bytes = sub_sat_u64(swap, h->swapped_sum)};
+}
