@@ -136,11 +136,16 @@ static void set_target(struct vm *vm, uint64_t bytes, const char *why, double ga
 	snprintf(vm->plan_reason, sizeof(vm->plan_reason), "squeezed: %s, gamma %.3f", why, gamma);
 }
 
-/* A guest that stands still may not take more later: its target is cut to what it has, within its range. */
+/*
+ * A guest that stands still may not take more later: its target is cut to what it has, within its range. A page less,
+ * which is within the inaccuracy: the core asks a balloon for nothing where it is already.
+ */
 static void cut_stuck(struct vm *vm, const struct plan *p, double gamma)
 {
-	uint64_t least = min_u64(target_bytes(vm), policy_balloon_bytes(vm));
-	set_target(vm, clamp_u64(least, vm_min_bytes(vm, p->config), vm_max_bytes(vm)), "stuck", gamma);
+	uint64_t has = policy_balloon_bytes(vm);
+	if (target_bytes(vm) > has)
+		set_target(vm, clamp_u64(has - INACCURACY_KIB * KIB, vm_min_bytes(vm, p->config), vm_max_bytes(vm)),
+			   "stuck", gamma);
 }
 
 /*

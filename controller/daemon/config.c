@@ -24,9 +24,9 @@ static const struct enum_name method_names[] = {
 	{CGROUP_METHOD_AUTO, "auto"}, {CGROUP_METHOD_LIMIT, "limit"}, {CGROUP_METHOD_RECLAIM, "reclaim"}, {0, NULL}};
 static const struct enum_name admission_names[] = {
 	{ADMISSION_OFF, "off"}, {ADMISSION_WARN, "warn"}, {ADMISSION_DENY, "deny"}, {0, NULL}};
-static const struct enum_name policy_words[] = {
-	{WORD_BUILT_IN, "needy-greedy"}, {WORD_LATER, "mom"},	 {WORD_LATER, "pve"},
-	{WORD_LATER, "squeezed"},	 {WORD_LATER, "static"}, {0, NULL}};
+static const struct enum_name policy_words[] = {{WORD_BUILT_IN, "needy-greedy"}, {WORD_BUILT_IN, "mom"},
+						{WORD_BUILT_IN, "pve"},		 {WORD_BUILT_IN, "squeezed"},
+						{WORD_BUILT_IN, "static"},	 {0, NULL}};
 static const struct enum_name backend_words[] = {{WORD_BUILT_IN, "auto"},
 						 {WORD_BUILT_IN, "none"},
 						 {WORD_LATER, "idle"},
@@ -57,7 +57,8 @@ const struct config_key config_keys[] = {
 	 CONFIG_SIZE_SPEC, FIELD(buffer), ALSO_PERCENT},
 	{"host", "on_exit", "what SIGTERM leaves behind: keep the limits in place, or open them", CONFIG_ENUM,
 	 FIELD(on_exit), NAMES(on_exit_names)},
-	{"policy", "name", "the decision algorithm", CONFIG_WORD, FIELD(policy_name), NAMES(policy_words)},
+	{"policy", "name", "the decision algorithm; those of others are for comparing", CONFIG_WORD, FIELD(policy_name),
+	 NAMES(policy_words)},
 	{"policy", "interval", "time between two rounds of the policy", CONFIG_DURATION, FIELD(core.interval_ms),
 	 RANGE(100, MINUTE_MS)},
 	{"policy", "wss_window", "time over which a working set is measured", CONFIG_DURATION, FIELD(wss_window_ms),

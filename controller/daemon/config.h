@@ -19,7 +19,7 @@
 struct config {
 	struct size_spec pool, reserve, buffer; /* [host]; percent of RAM (pool) or of the pool (buffer) */
 	struct core_config core;		/* everything the core takes, but pool/reserve/buffer */
-	char policy_name[32];			/* [policy] name: needy-greedy (others come later) */
+	char policy_name[32];			/* [policy] name: one of policy_list[] */
 	int cgroup_method;			/* [swap] method: enum cgroup_method */
 	char wss_backend[16];	  /* [wss] backend: auto or none; others are refused as not built in yet */
 	uint64_t wss_window_ms;	  /* [policy] wss_window */

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "controller/core/policy.h"
 #include "controller/daemon/config.h"
 #include "controller/host/cgroup.h"
 
@@ -147,7 +148,7 @@ static const struct {
 	{"host.reserve", "512M", "10%"},
 	{"host.buffer", "2.5%", "101%"},
 	{"host.on_exit", "open", "close"},
-	{"policy.name", "needy-greedy", "mom"},
+	{"policy.name", "mom", "oracle"},
 	{"policy.interval", "2.5s", "99ms"},
 	{"policy.wss_window", "1m", "10"},
 	{"policy.dead_band", "2%", "0.02"},
@@ -241,6 +242,31 @@ static void test_values_arrive(void **state)
 	assert_int_equal(c.wss_pages, 100);
 }
 
+/* Whatever the core can run can be asked for, and is what the core then gets. */
+static void test_each_policy(void **state)
+{
+	struct place *p = *state;
+	size_t i = 0;
+
+	write_text(p->conf, "");
+	for (; policy_list[i]; i++) {
+		struct config_setting *list AUTO_FREE = NULL;
+		struct memoc_err err = {0};
+		struct config c;
+		size_t n = 0;
+		char text[64];
+		const char *sets[] = {text}, *source = NULL;
+
+		snprintf(text, sizeof(text), "policy.name=%s", policy_list[i]->name);
+		if (config_load(p->conf, sets, 1, &c, &list, &n, &err) != 0)
+			fail_msg("%s", err.text);
+		assert_ptr_equal(c.core.policy, policy_list[i]);
+		assert_null(c.core.policy_data);
+		assert_string_equal(value_of(list, n, "policy.name", &source), policy_list[i]->name);
+	}
+	assert_int_equal(i, 5);
+}
+
 /* ---- files ---- */
 
 static void test_order_of_sources(void **state)
@@ -320,7 +346,8 @@ static void test_bad_values(void **state)
 	refused(*state, "[policy]\n\ninterval = 1\n", ":3: [policy] interval = 1: ", "not good here",
 		"a time of 100ms to 1m, such as 1s");
 	refused(*state, "[policy]\ninterval = 2m\n", "interval = 2m", "out of range", "100ms to 1m");
-	refused(*state, "[policy]\nname = mom\n", "name = mom", "not built in yet", "give needy-greedy");
+	refused(*state, "[policy]\nname = greedy\n", "name = greedy", "not good here",
+		"give needy-greedy, mom, pve, squeezed or static");
 	refused(*state, "[migration]\nadvice = on\n", "advice = on", "not built in yet", NULL);
 	refused(*state, "[swap]\nmethod = x\n", "method = x", "auto, limit or reclaim", NULL);
 	refused(*state, "[host]\npool =\n", ":2: [host] pool = ", "give auto, a size", "percentage");
@@ -502,6 +529,7 @@ int main(void)
 		WITH_PLACE(test_defaults_are_the_cores),
 		WITH_PLACE(test_each_key),
 		WITH_PLACE(test_values_arrive),
+		WITH_PLACE(test_each_policy),
 		WITH_PLACE(test_order_of_sources),
 		WITH_PLACE(test_bad_file_of_the_directory),
 		WITH_PLACE(test_missing_and_unreadable),
