@@ -32,7 +32,7 @@ CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
 endif
 
 # ---- rooms ----
-ROOMS := common controller/core controller/sim controller/host controller/daemon controller/cli hooks
+ROOMS := common controller/core controller/record controller/sim controller/host controller/daemon controller/cli hooks
 src = $(filter-out %_main.c,$(wildcard $(1)/*.c))
 objs = $(patsubst %.c,$(B)/%.o,$(1))
 lib = $(B)/lib$(subst /,-,$(1)).a
@@ -55,6 +55,7 @@ $(foreach r,$(ROOMS),$(eval $(call room_rule,$(r))))
 Q := $(if $(V),,@)
 L_COMMON := $(call lib,common)
 L_CORE := $(call lib,controller/core)
+L_RECORD := $(call lib,controller/record)
 L_SIM := $(call lib,controller/sim)
 L_HOST := $(call lib,controller/host)
 L_DAEMON := $(call lib,controller/daemon)
@@ -62,6 +63,7 @@ L_CLI := $(call lib,controller/cli)
 L_HOOKS := $(call lib,hooks)
 
 LIBS_COMMON := -lyajl -lxml2 -lsystemd -lm
+LIBS_RECORD := -lz
 LIBS_SIM := -lz -llzma
 LIBS_HOST := -lvirt -lev -lcgroup -lpthread
 LIBS_DAEMON := -linih
@@ -73,10 +75,10 @@ PROGRAMS := $(B)/memocd $(B)/memoc $(B)/memoc-hook
 all: $(PROGRAMS) $(B)/core-is-pure
 
 # Programs: main file first, then rooms from the top of the house down.
-$(B)/memocd: $(B)/controller/daemon/memocd_main.o $(L_DAEMON) $(L_HOST) $(L_CORE) $(L_COMMON)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_COMMON)
-$(B)/memoc: $(B)/controller/cli/memoc_main.o $(L_CLI) $(L_SIM) $(L_CORE) $(L_COMMON)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CLI) $(LIBS_SIM) $(LIBS_COMMON)
+$(B)/memocd: $(B)/controller/daemon/memocd_main.o $(L_DAEMON) $(L_HOST) $(L_RECORD) $(L_CORE) $(L_COMMON)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_RECORD) $(LIBS_COMMON)
+$(B)/memoc: $(B)/controller/cli/memoc_main.o $(L_CLI) $(L_SIM) $(L_RECORD) $(L_CORE) $(L_COMMON)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CLI) $(LIBS_SIM) $(LIBS_RECORD) $(LIBS_COMMON)
 $(B)/memoc-hook: $(B)/hooks/memoc_hook_main.o $(L_HOOKS) $(L_COMMON)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_COMMON)
 

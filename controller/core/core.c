@@ -656,3 +656,60 @@ void core_admit(const struct core *c, vm_id except, uint64_t max_bytes, uint64_t
 	}
 	*ret_missing_bytes = sub_sat_u64(sum, c->config.pool_bytes);
 }
+
+/* ---- a core as data ---- */
+
+void core_image_get(const struct core *c, struct core_image *ret)
+{
+	*ret = (struct core_image){.config = c->config,
+				   .host = c->host,
+				   .books = c->books,
+				   .hold_all = c->hold_all,
+				   .now_ms = c->now_ms,
+				   .policy_memory = c->policy_memory,
+				   .given_bytes = c->given_bytes,
+				   .given_peak_per_s = c->given_peak_per_s};
+}
+
+/* MOM's places in its histories: an image may come from a file. */
+static bool places_good(const struct core_config *config, uint64_t n, uint64_t next)
+{
+	return config->policy != &policy_mom || (n <= POLICY_SAMPLES && next < POLICY_SAMPLES);
+}
+
+static int copy_vm(struct core *c, const struct vm *from)
+{
+	const union policy_vm *m = &from->policy_memory;
+	if (!from->id || !from->facts.max_bytes || !from->facts.policy.weight || find(c, from->id) ||
+	    !places_good(&c->config, m->mom.n, m->mom.next))
+		return -EINVAL;
+	struct vm *vm = grow_arrays(c) ? malloc(sizeof(*vm)) : NULL;
+	if (!vm)
+		return -ENOMEM;
+	*vm = *from;
+	c->vms[c->n++] = vm;
+	return 0;
+}
+
+int core_from_image(const struct core_image *image, const struct vm *vms, size_t n, struct core **ret)
+{
+	struct core *c = NULL;
+	if (!places_good(&image->config, image->policy_memory.mom.n, image->policy_memory.mom.next))
+		return -EINVAL;
+	int r = core_new(&image->config, &c);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		r = copy_vm(c, &vms[i]);
+	if (r < 0) {
+		core_free(c);
+		return r;
+	}
+	c->host = image->host;
+	c->books = image->books;
+	c->hold_all = image->hold_all;
+	c->now_ms = image->now_ms;
+	c->policy_memory = image->policy_memory;
+	c->given_bytes = image->given_bytes;
+	c->given_peak_per_s = image->given_peak_per_s;
+	*ret = c;
+	return 0;
+}

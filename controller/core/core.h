@@ -47,6 +47,25 @@ const struct vm *core_vm_at(const struct core *c, size_t i); /* order of adding 
 const struct vm *core_vm(const struct core *c, vm_id id);    /* NULL: no such VM */
 
 /*
+ * A core as data, for recording and replaying: this and its VMs (core_vm_at) are all that its decisions follow from;
+ * what else a core keeps is made from them. The fields are listed in controller/record/layout.c, too; policy_data is
+ * not recorded.
+ */
+struct core_image {
+	struct core_config config;
+	struct host_sample host;
+	struct books books;
+	bool hold_all;
+	uint64_t now_ms;
+	struct policy_host policy_memory;
+	uint64_t given_bytes;
+	double given_peak_per_s;
+};
+void core_image_get(const struct core *c, struct core_image *ret);
+/* The core that an image and its n VMs, in order of adding, were taken from; copies them. −EINVAL, −ENOMEM. */
+int core_from_image(const struct core_image *image, const struct vm *vms, size_t n, struct core **ret);
+
+/*
  * Would the guaranteed minimum of one more VM fit beside all others? *ret_missing_bytes is 0 where it does.
  * max_bytes, min_bytes (0 = default share) and overhead of the new one. except: its own id where it is known already,
  * or 0.

@@ -10,6 +10,7 @@
 
 #include "controller/core/policy.h"
 #include "controller/host/cgroup.h"
+#include "controller/record/record.h"
 
 #define DEFAULT_FILE "/etc/memoc/memoc.conf"
 #define SECOND_MS 1000.0
@@ -117,6 +118,9 @@ const struct config_key config_keys[] = {
 	 FIELD(log_level), NAMES(log_level_names)},
 	{"log", "events", "how many events `memoc events` can look back", CONFIG_COUNT, FIELD(events_kept),
 	 RANGE(16, 1 << 20)},
+	{"log", "record",
+	 "every input and decision on disk, for `memoc replay`: this much, then the oldest goes; 0: off", CONFIG_BYTES,
+	 FIELD(record_bytes), RANGE(0, TIB)},
 	{.name = NULL},
 };
 #define KEYS (ARRAY_SIZE(config_keys) - 1)
@@ -138,6 +142,7 @@ static struct config config_default(void)
 		.log_level = LOG_LEVEL_INFO,
 		.on_exit = ON_EXIT_KEEP,
 		.events_kept = 1000,
+		.record_bytes = 64 * MIB,
 	};
 }
 
@@ -735,6 +740,10 @@ static int check_together(struct loader *l)
 		return memoc_err_set(l->err, -EINVAL,
 				     "[policy] stale (%s) is below interval (%s): no statistics would ever be believed",
 				     SOURCE(core.stale_ms), SOURCE(core.interval_ms));
+	if (l->config.record_bytes && l->config.record_bytes < RECORD_BYTES_MIN)
+		return memoc_err_set(l->err, -EINVAL,
+				     "[log] record (%s) is too small to be of use: give 0 (off) or at least 4M",
+				     SOURCE(record_bytes));
 #undef SOURCE
 	return 0;
 }

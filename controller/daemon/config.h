@@ -31,6 +31,7 @@ struct config {
 	enum log_level log_level;			 /* [log] level */
 	enum { ON_EXIT_KEEP = 1, ON_EXIT_OPEN } on_exit; /* [host] on_exit */
 	uint32_t events_kept;				 /* [log] events: size of the ring in memory */
+	uint64_t record_bytes;				 /* [log] record: on disk, for memoc replay; 0: off */
 };
 
 /* One line of `memoc config`: key "section.key", value as text, where it came from ("default", "FILE:LINE", "--set").

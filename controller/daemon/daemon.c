@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The loop: ticks, timers, signals, start and end. */
 #include "controller/daemon/control.h"
+#include "controller/daemon/recorder.h"
 #include "controller/host/evglue.h"
 
 #include <errno.h>
@@ -55,6 +56,7 @@ static void step(struct daemon *d, struct event *ev)
 	}
 	ev->now_ms = now_ms();
 	int r = core_step(d->core, ev, &d->effects);
+	recorder_event(d->recorder, ev, r);
 	if (r < 0 && r != -ENOENT)
 		log_error("event %d was refused by the core: %s", ev->type, strerror(-r));
 	if (r == 0)
@@ -200,6 +202,7 @@ static void reload_cb(struct ev_loop *loop, ev_signal *w, int revents)
 		d->config = c;
 		log_set_level(log_level_of(d));
 		arm_tick(d);
+		recorder_configure(d->recorder);
 		daemon_post(d, (struct event){.type = EVENT_CONFIG, .config = &d->config.core});
 		log_notice("configuration reloaded");
 	}
@@ -266,6 +269,7 @@ static int open_host(struct daemon *d, struct memoc_err *err)
 #define KERNEL_THREADS 2
 #define KERNEL_THREADS_MAX 8
 #define KERNEL_OVERDUE_MS 10000
+#define HOUSE_THREADS_MAX 3 /* a disk that hangs holds up the state and the recording, but not the watchdog */
 
 static int open_core(struct daemon *d, struct memoc_err *err)
 {
@@ -279,7 +283,9 @@ static int open_core(struct daemon *d, struct memoc_err *err)
 		r = workpool_new(d->loop, "kernel", KERNEL_THREADS, KERNEL_THREADS_MAX, KERNEL_OVERDUE_MS, NULL,
 				 overdue_kernel, &d->kernel_pool);
 	if (r == 0)
-		r = workpool_new(d->loop, "house", 1, 2, KERNEL_OVERDUE_MS, NULL, NULL, &d->house_pool);
+		r = workpool_new(d->loop, "house", 1, HOUSE_THREADS_MAX, KERNEL_OVERDUE_MS, NULL, NULL, &d->house_pool);
+	if (r == 0)
+		r = recorder_new(d, &d->recorder);
 	if (r < 0)
 		return memoc_err_set(err, r, "cannot start: %s", strerror(-r));
 	r = control_new(d, &d->control, err);
@@ -330,6 +336,7 @@ static void close_daemon(struct daemon *d)
 	d->virt_pool = d->virt_pool ? workpool_free(d->virt_pool, 1000) : NULL;
 	d->kernel_pool = d->kernel_pool ? workpool_free(d->kernel_pool, 5000) : NULL;
 	d->house_pool = d->house_pool ? workpool_free(d->house_pool, 5000) : NULL;
+	d->recorder = recorder_free(d->recorder);
 	d->control = control_free(d->control);
 	if (started && d->config.on_exit == ON_EXIT_OPEN && !d->config.core.observe)
 		open_limits(d);

@@ -20,6 +20,7 @@
 #include "controller/host/workpool.h"
 
 struct control;
+struct recorder;
 
 /* What the command line says; pointers live as long as the program. */
 struct options {
@@ -87,6 +88,7 @@ struct daemon {
 	struct proc_host *proc_host;
 	enum cgroup_version cgroup_version;
 	struct ring *ring;
+	struct recorder *recorder;
 	struct state remembered; /* of the last memocd, until each VM has taken its own */
 	bool state_dirty, state_writing;
 	int lock_fd;

@@ -179,6 +179,7 @@ static const struct {
 	{"metrics.listen", "none", "127.0.0.1:9177"},
 	{"log.level", "debug", "loud"},
 	{"log.events", "16", "0"},
+	{"log.record", "8M", "3M"},
 };
 
 static void test_each_key(void **state)
