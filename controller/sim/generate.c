@@ -18,7 +18,11 @@
 #define AT_ONCE UINT64_MAX
 #define STORM_MS (2 * MINUTE) /* in which all VMs boot */
 
-/* A VM goes towards its target at its rate; its kind sets both, each time that event_ms has come. */
+/*
+ * One random number an expression, here and below: compilers differ in which operand or argument comes first.
+ *
+ * A VM goes towards its target at its rate; its kind sets both, each time that event_ms has come.
+ */
 struct generate_vm {
 	const struct generate_options *o;
 	size_t index;
@@ -41,7 +45,9 @@ static uint64_t between(struct sim_random *r, uint64_t lo, uint64_t hi)
 /* The same with most of them near lo: mean a quarter of the way. */
 static uint64_t mostly_low(struct sim_random *r, uint64_t lo, uint64_t hi)
 {
-	return lo + (hi - lo) * random_below(r, 1001) / 1000 * random_below(r, 1001) / 1000;
+	uint64_t part = (hi - lo) * random_below(r, 1001) / 1000;
+
+	return lo + part * random_below(r, 1001) / 1000;
 }
 
 /* Of the VM's size. */
@@ -174,13 +180,16 @@ static void sawtooth(struct generate_vm *g)
 static void surge(struct generate_vm *g)
 {
 	bool calm = g->phase % 2 == 0;
+	uint64_t rate;
 
 	if (g->phase == 0)
 		g->base_bytes = g->level_bytes = percent(g, 12, 25);
 	if (calm)
 		go_to(g, g->base_bytes, between(&g->own, GIB / 4, 2 * GIB));
-	else
-		go_to(g, percent(g, 60, 95), growth_per_s(g));
+	if (!calm) {
+		rate = growth_per_s(g);
+		go_to(g, percent(g, 60, 95), rate);
+	}
 	if (g->phase == 0)
 		g->all_ms += between(&g->all, MINUTE, 5 * MINUTE);
 	else if (calm)
@@ -257,7 +266,7 @@ static void move_demand(struct generate_vm *g, uint64_t ms)
 static void advance(struct generate_vm *g, const struct generate_kind *kind, uint64_t to_ms)
 {
 	while (g->now_ms < to_ms) {
-		uint64_t ms = min_u64(TICK_MS, to_ms - g->now_ms);
+		uint64_t ms = min_u64(TICK_MS - g->now_ms % TICK_MS, to_ms - g->now_ms);
 
 		while (g->event_ms <= g->now_ms)
 			kind->event(g);

@@ -161,5 +161,6 @@ void gwa_finish(struct trace *t)
 		for (size_t k = 0; k < t->vms[i].n; k++)
 			t->vms[i].points[k].time_ms -= begin_ms;
 	t->duration_ms = sub_sat_u64(t->duration_ms, begin_ms);
-	qsort(t->vms, t->n, sizeof(*t->vms), compare_vms);
+	if (t->n)
+		qsort(t->vms, t->n, sizeof(*t->vms), compare_vms);
 }
