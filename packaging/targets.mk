@@ -37,7 +37,7 @@ LIBS_ALL := $(LIBS_CLI) $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_SIM) $(LIBS_COMMON)
 # Allocations fail on demand in these tests alone: their linker flags come from the __wrap_ functions that alloc_fail.c defines.
 ALLOC_FAIL := $(wildcard tests/unit/alloc_fail.c)
 WRAPS := $(if $(ALLOC_FAIL),$(shell grep -o '\b__wrap_[a-z0-9_]*' $(ALLOC_FAIL) | sort -u | sed 's/__wrap_/-Wl,--wrap=/'))
-ALLOC_TESTS := $(B)/tests/unit/test_alloc $(B)/tests/unit/test_trace
+ALLOC_TESTS := $(B)/tests/unit/test_alloc $(B)/tests/unit/test_trace $(B)/tests/unit/test_record
 $(ALLOC_TESTS): TEST_LDFLAGS := $(WRAPS)
 $(ALLOC_TESTS): $(call objs,$(ALLOC_FAIL))
 

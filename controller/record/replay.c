@@ -234,14 +234,16 @@ static int snapshot_record(struct replay *r, struct reading *reading, struct mem
 
 /* ---- events ---- */
 
-/* Byte for byte, as it would have been recorded. */
-static bool same_outcome(struct replay *r, const struct event *ev, int code, const uint8_t *recorded, size_t n)
+/* Byte for byte, as it would have been recorded: 1 the same, 0 not; −ENOMEM. */
+static int same_outcome(struct replay *r, const struct event *ev, int code, const uint8_t *recorded, size_t n)
 {
 	static const struct effects nothing;
 	r->again.n = 0;
 	r->again.full = false;
 	put_outcome(&r->again, ev, code, code == 0 ? &r->out : &nothing);
-	return !r->again.full && r->again.n == n && memcmp(r->again.data, recorded, n) == 0;
+	if (r->again.full)
+		return -ENOMEM;
+	return r->again.n == n && memcmp(r->again.data, recorded, n) == 0;
 }
 
 static int event_record(struct replay *r, struct reading *reading)
@@ -270,7 +272,10 @@ static int event_record(struct replay *r, struct reading *reading)
 		return s.code;
 	if (s.code < 0)
 		r->out.n = r->out.dropped = 0;
-	s.differs = !same_outcome(r, &ev, s.code, outcome, (size_t)(reading->at - outcome));
+	int same = same_outcome(r, &ev, s.code, outcome, (size_t)(reading->at - outcome));
+	if (same < 0)
+		return same;
+	s.differs = !same;
 	s.recorded = s.differs ? &r->recorded : &r->out;
 	r->totals.events++;
 	r->totals.effects += r->out.n;
