@@ -192,7 +192,7 @@ static void update_books(struct core *c, struct vm_ctx *x)
 		       host_level_name(before), host_level_name(c->books.level));
 }
 
-/* A policy with an interval of its own is not hastened by events; half a tick early is in time. */
+/* Asked at ticks: a policy with an interval of its own is not hastened by events. Half a tick early is in time. */
 static bool round_due(struct core *c)
 {
 	uint64_t interval_ms = c->config.policy->interval_ms;
@@ -216,15 +216,17 @@ static void follow_pin(struct core *c, struct vm *vm, struct vm_ctx *x)
 	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
 }
 
-static void replan(struct core *c, struct vm_ctx *x)
+static void plan_round(struct core *c, struct vm_ctx *x, bool due)
 {
 	update_books(c, x);
-	bool own = c->config.policy->own_bounds, due = round_due(c);
+	bool own = c->config.policy->own_bounds;
 	struct plan p = {.config = &c->config,
 			 .host = &c->host,
 			 .books = &c->books,
 			 .ctx = x,
 			 .vms = c->round,
+			 .all = c->vms,
+			 .all_n = c->n,
 			 .now_ms = c->now_ms,
 			 .memory = &c->policy_memory};
 	for (size_t i = 0; i < c->n; i++) {
@@ -249,6 +251,11 @@ static void replan(struct core *c, struct vm_ctx *x)
 	for (size_t i = 0; i < p.n; i++)
 		apply_plan(c, p.vms[i], x);
 	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+}
+
+static void replan(struct core *c, struct vm_ctx *x)
+{
+	plan_round(c, x, c->config.policy->interval_ms == 0);
 }
 
 /* ---- host events ---- */
@@ -294,7 +301,7 @@ static void tick(struct core *c, const struct event *ev, struct vm_ctx *x)
 		vm_watch_double_swap(c->vms[i], x);
 		vm_maintain(c->vms[i], x);
 	}
-	replan(c, x);
+	plan_round(c, x, round_due(c));
 }
 
 /* Another policy takes over: nothing that the one before kept means anything to it. */

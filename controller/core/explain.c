@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* `memoc explain`: what the core knows of a VM, in words. Says only what is so now. */
-#include "controller/core/core.h"
+#include "controller/core/policy.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -123,6 +123,9 @@ size_t core_explain_lines(const struct core *c, const struct vm *vm, uint64_t no
 	struct vm_ctx x = {
 		.config = core_config(c), .host = core_host(c), .swap_low = books->swap_low, .now_ms = now_ms};
 	explain_hands_off(&l, c, vm);
+	if (x.config->policy->own_bounds)
+		line(&l, "policy %s decides (%s): need and greedy are shown, not used", x.config->policy->name,
+		     x.config->policy->about);
 	const char *no_limit = vm_limit_forbidden_why(vm, &x);
 	if (no_limit)
 		line(&l, "no limit fallback: %s", no_limit);

@@ -19,6 +19,8 @@ struct plan {
 	struct vm_ctx *ctx;
 	struct vm **vms; /* plannable ones only; may be reordered */
 	size_t n;
+	struct vm *const *all; /* every VM, to look at */
+	size_t all_n;
 	uint64_t now_ms;
 	struct policy_host *memory; /* kept from round to round */
 };
@@ -29,7 +31,7 @@ struct policy_ops {
 	/* plan_bytes of every VM is its current target on entry; change it, with plan_reason and plan_urgent, where
 	 * another is wished. */
 	void (*plan)(struct plan *p);
-	/* Time between two calls of plan(), in whole ticks; events do not hasten it. 0: at each tick and event. */
+	/* Time between two calls of plan(), which then come at ticks only. 0: at each tick and event. */
 	uint64_t interval_ms;
 	/*
 	 * What plan() writes is done as it is. The core adds none of its own rules: no dead band, no guaranteed

@@ -149,7 +149,7 @@ static void mom_plan(struct plan *p)
 
 const struct policy_ops policy_mom = {
 	.name = "mom",
-	.about = "rules of oVirt MOM 0.6.5 (doc/balloon.rules)",
+	.about = "rules of oVirt MOM 0.6.5, balloon.rules",
 	.plan = mom_plan,
 	.interval_ms = COLLECT_MS,
 	.own_bounds = true,

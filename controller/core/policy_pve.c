@@ -148,7 +148,7 @@ static void pve_plan(struct plan *p)
 
 const struct policy_ops policy_pve = {
 	.name = "pve",
-	.about = "rules of Proxmox VE 9 (PVE/AutoBalloon.pm)",
+	.about = "rules of Proxmox VE 9, AutoBalloon.pm",
 	.plan = pve_plan,
 	.interval_ms = ROUND_MS,
 	.own_bounds = true,

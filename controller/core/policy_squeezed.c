@@ -197,7 +197,7 @@ static void squeezed_plan(struct plan *p)
 
 const struct policy_ops policy_squeezed = {
 	.name = "squeezed",
-	.about = "rules of xapi's squeezed (xen-api 24, squeeze.ml)",
+	.about = "rules of xapi's squeezed, xen-api 24, squeeze.ml",
 	.plan = squeezed_plan,
 	.interval_ms = LOOP_MS,
 	.own_bounds = true,

@@ -9,15 +9,21 @@
 
 #include <stdio.h>
 
-/* What the VMs of this round may have together: the pool without the others and without QEMU's own memory. */
+/* Who boots, is paused or migrates has its share too, though nothing is asked of it now. Others keep what they have. */
+static bool has_share(const struct vm *vm)
+{
+	return vm->state != VM_FIXED && vm->state != VM_STOPPING && !vm->held && !vm->drained && !vm->pinned_bytes;
+}
+
+/* What all that have a share may have together: the pool without the others and without QEMU's own memory. */
 static uint64_t to_share_bytes(const struct plan *p)
 {
-	uint64_t others = p->books->granted_bytes, overhead = 0;
-	for (size_t i = 0; i < p->n; i++) {
-		others = sub_sat_u64(others, vm_committed_bytes(p->vms[i]));
-		overhead = add_sat_u64(overhead, p->vms[i]->overhead_bytes);
+	uint64_t taken = 0;
+	for (size_t i = 0; i < p->all_n; i++) {
+		const struct vm *vm = p->all[i];
+		taken = add_sat_u64(taken, has_share(vm) ? vm->overhead_bytes : vm_committed_bytes(vm));
 	}
-	return sub_sat_u64(sub_sat_u64(p->books->pool_bytes, others), overhead);
+	return sub_sat_u64(p->books->pool_bytes, taken);
 }
 
 /*
@@ -27,10 +33,13 @@ static uint64_t to_share_bytes(const struct plan *p)
 static double fair_factor(const struct plan *p, uint64_t share)
 {
 	double s = 1;
-	for (size_t pass = 0; pass <= p->n; pass++) {
+	for (size_t pass = 0; pass <= p->all_n; pass++) {
 		double left = (double)share, sum = 0;
-		for (size_t i = 0; i < p->n; i++) {
-			double min = (double)vm_min_bytes(p->vms[i], p->config), max = (double)vm_max_bytes(p->vms[i]);
+		for (size_t i = 0; i < p->all_n; i++) {
+			const struct vm *vm = p->all[i];
+			if (!has_share(vm))
+				continue;
+			double min = (double)vm_min_bytes(vm, p->config), max = (double)vm_max_bytes(vm);
 			if (max * s <= min)
 				left -= min;
 			else

@@ -151,12 +151,14 @@ static void take_snapshot(struct model *m, struct model_vm *v)
 	uint64_t demand = v->demand_bytes + noise(m, v);
 	v->update_s++;
 	v->snapshot = (struct guest_stats){.has_usable = true,
+					   .has_unused = true,
 					   .has_available = true,
 					   .has_swap = true,
 					   .available_bytes = v->actual_bytes,
 					   .usable_bytes = v->lying		      ? v->max_bytes * 2
 							   : v->actual_bytes > demand ? v->actual_bytes - demand
 										      : MIB,
+					   .unused_bytes = sub_sat_u64(v->actual_bytes, demand),
 					   .swap_in_bytes = v->swap_in_bytes,
 					   .swap_out_bytes = v->swap_out_bytes,
 					   .last_update_s = v->update_s};

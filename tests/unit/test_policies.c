@@ -70,6 +70,8 @@ static void plan(struct round *r)
 			 .ctx = &x,
 			 .vms = r->list,
 			 .n = r->n,
+			 .all = r->list,
+			 .all_n = r->n,
 			 .now_ms = r->now_ms,
 			 .memory = &r->memory};
 	r->config.policy->plan(&p);
@@ -152,6 +154,22 @@ static void static_grows_only_into_what_is_there(void **unused)
 	reach(r);
 	plan(r);
 	assert_int_equal(a->plan_bytes, GIB);
+}
+
+static void static_counts_those_that_boot_and_leaves_the_fixed_theirs(void **unused)
+{
+	/* 4 GiB less the fixed VM's 1: 3 GiB for 2 + 2, whether b has booted yet or not: s = 3/4. */
+	struct round *r = round_new(&policy_static, 4 * GIB);
+	struct vm *a = round_vm(r, 2 * GIB, 0, 2 * GIB, 0), *b = round_vm(r, 2 * GIB, 0, 2 * GIB, 0);
+	struct vm *fixed = round_vm(r, GIB, 0, GIB, 0);
+	b->state = VM_STARTING;
+	fixed->state = VM_FIXED;
+	plan(r);
+	assert_int_equal(a->plan_bytes, 1536 * MIB);
+	b->state = VM_STEADY;
+	plan(r);
+	assert_int_equal(a->plan_bytes, 1536 * MIB);
+	assert_int_equal(b->plan_bytes, 1536 * MIB);
 }
 
 /* ---- MOM ---- */
@@ -820,6 +838,19 @@ static void a_pin_holds_under_a_peer(void **unused)
 	kit_close(&k);
 }
 
+static void explain_says_whose_rules_these_are(void **unused)
+{
+	struct kit k;
+	open_with(&k, &policy_pve);
+	struct vm *vm = kit_steady(&k, 1, GIB, 500 * MIB);
+	char lines[EXPLAIN_LINES_MAX][160];
+	assert_true(core_explain_lines(k.core, vm, k.now_ms, lines) >= 2);
+	assert_string_equal(lines[0], "policy pve decides (rules of Proxmox VE 9, AutoBalloon.pm): need and greedy "
+				      "are shown, not used");
+	assert_non_null(strstr(lines[1], "balloons only"));
+	kit_close(&k);
+}
+
 static void another_policy_starts_afresh(void **unused)
 {
 	struct kit k;
@@ -871,6 +902,7 @@ int main(void)
 		cmocka_unit_test(static_leaves_all_to_all_where_the_pool_is_large),
 		cmocka_unit_test(static_gives_minima_where_not_even_they_fit),
 		cmocka_unit_test(static_grows_only_into_what_is_there),
+		cmocka_unit_test(static_counts_those_that_boot_and_leaves_the_fixed_theirs),
 		cmocka_unit_test(mom_waits_ten_seconds),
 		cmocka_unit_test(mom_shrinks_by_five_percent_at_most),
 		cmocka_unit_test(mom_stops_at_what_the_guest_uses_and_its_share),
@@ -902,6 +934,7 @@ int main(void)
 		cmocka_unit_test(the_default_policy_would_not),
 		cmocka_unit_test(events_do_not_hasten_a_peer),
 		cmocka_unit_test(a_pin_holds_under_a_peer),
+		cmocka_unit_test(explain_says_whose_rules_these_are),
 		cmocka_unit_test(another_policy_starts_afresh),
 		cmocka_unit_test(limits_of_before_are_opened_for_a_peer),
 		cmocka_unit_test(all_are_listed),

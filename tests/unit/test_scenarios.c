@@ -4,7 +4,7 @@
  * times are milliseconds from the start, sizes 512M or 1.5G:
  *
  *   config KEY=VALUE…                  pool buffer auto-buffer reserve dead-band min-share dwell grace stall-timeout
- *                                      min-speed retry-min retry-max max-step keep-free swap balloon observe
+ *                                      min-speed retry-min retry-max max-step keep-free swap balloon observe policy
  *   manual                             nothing happens by itself: no guests, no ticks, no answers
  *   swap SIZE                          the host's swap (1G where not said, 0 = none)
  *   at MS DO…                          DO is one of
@@ -133,6 +133,9 @@ static void read_config(struct scenario *s, size_t line)
 	flag(s, line, "swap", &c->swap_enabled);
 	flag(s, line, "balloon", &c->balloon_enabled);
 	flag(s, line, "observe", &c->observe);
+	const char *name = word(s->lines[line], "policy");
+	if (name && !(c->policy = policy_find(name)))
+		die(s, line, "no policy '%s'", name);
 	share(s, line, "dead-band", &c->dead_band);
 	share(s, line, "min-share", &c->min_share);
 	if (!s->opened)
