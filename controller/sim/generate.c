@@ -76,7 +76,7 @@ static uint64_t way_bytes(const struct generate_vm *g, uint64_t target_bytes)
 /* Arrives after that time, without haste. */
 static void drift_to(struct generate_vm *g, uint64_t target_bytes, uint64_t ms)
 {
-	go_to(g, target_bytes, mul_div_u64(way_bytes(g, target_bytes), 1000, ms) + 1);
+	go_to(g, target_bytes, add_sat_u64(mul_div_u64(way_bytes(g, target_bytes), 1000, ms), 1));
 }
 
 static uint64_t duration_of(uint64_t bytes, uint64_t bytes_per_s)
