@@ -9,6 +9,7 @@
 void figures_clear(struct figures *f)
 {
 	free(f->relief_ms);
+	free(f->relief_fit_ms);
 	memset(f, 0, sizeof(*f));
 }
 
@@ -52,17 +53,23 @@ static void measure_resized(struct host *h)
 
 /* ---- relief ---- */
 
-static int keep_relief(struct figures *f, uint64_t ms)
+static bool grow(uint64_t **list, size_t capacity)
+{
+	uint64_t *more = realloc(*list, capacity * sizeof(*more));
+	*list = more ? more : *list;
+	return more != NULL;
+}
+
+static int keep_relief(struct figures *f, uint64_t ms, uint64_t crowded_ms)
 {
 	if (f->relief_n == f->relief_capacity) {
 		size_t capacity = f->relief_capacity ? f->relief_capacity * 2 : 1024;
-		uint64_t *list = realloc(f->relief_ms, capacity * sizeof(*list));
-		if (!list)
+		if (!grow(&f->relief_ms, capacity) || !grow(&f->relief_fit_ms, capacity))
 			return -ENOMEM;
-		f->relief_ms = list;
 		f->relief_capacity = capacity;
 	}
-	f->relief_ms[f->relief_n++] = ms;
+	f->relief_ms[f->relief_n] = ms;
+	f->relief_fit_ms[f->relief_n++] = ms - crowded_ms;
 	return 0;
 }
 
@@ -71,13 +78,14 @@ static int end_episode(struct host *h, size_t i)
 	struct guest_figures *gf = &h->guests[i].figures;
 	const struct sim_watch *w = h->watch;
 	const struct vm *vm = core_vm_at(h->core, i);
-	uint64_t begin = gf->begin_ms;
+	uint64_t begin = gf->begin_ms, crowded_ms = gf->crowded_ms;
 	if (w && w->episode)
 		w->episode(w->user, h->index, i, begin, h->now_ms, (uint64_t)gf->unmet_byte_s, vm ? vm->reason : "");
 	gf->begin_ms = NEVER_MS;
 	gf->unmet_byte_s = 0;
+	gf->crowded_ms = 0;
 	h->open_n--;
-	return keep_relief(h->figures, h->now_ms - begin);
+	return keep_relief(h->figures, h->now_ms - begin, crowded_ms);
 }
 
 static int measure_lacking(struct host *h, double step_s)
@@ -96,6 +104,8 @@ static int measure_lacking(struct host *h, double step_s)
 			g->figures.begin_ms = h->now_ms;
 			h->open_n++;
 		}
+		if (!fits && open)
+			g->figures.crowded_ms += h->options->step_ms;
 		if (open || fits)
 			g->figures.unmet_byte_s += (double)g->unmet_bytes * step_s;
 	}
@@ -145,10 +155,27 @@ static int by_size(const void *a, const void *b)
 }
 
 /* The smallest that is not below the given part of all (nearest rank). */
-static double percentile_s(const struct figures *f, size_t percent)
+static double percentile_s(const uint64_t *sorted_ms, size_t n, size_t percent)
 {
-	size_t rank = (f->relief_n * percent + 99) / 100;
-	return f->relief_n ? (double)f->relief_ms[rank ? rank - 1 : 0] / 1000 : 0;
+	size_t rank = (n * percent + 99) / 100;
+	return n ? (double)sorted_ms[rank ? rank - 1 : 0] / 1000 : 0;
+}
+
+static void relief_result(struct figures *f, struct sim_result *ret)
+{
+	size_t n = ret->relief_n = f->relief_n;
+	if (!n)
+		return;
+	qsort(f->relief_ms, n, sizeof(f->relief_ms[0]), by_size);
+	qsort(f->relief_fit_ms, n, sizeof(f->relief_fit_ms[0]), by_size);
+	ret->relief_p50_s = percentile_s(f->relief_ms, n, 50);
+	ret->relief_p95_s = percentile_s(f->relief_ms, n, 95);
+	ret->relief_p99_s = percentile_s(f->relief_ms, n, 99);
+	ret->relief_max_s = percentile_s(f->relief_ms, n, 100);
+	ret->relief_fit_p50_s = percentile_s(f->relief_fit_ms, n, 50);
+	ret->relief_fit_p95_s = percentile_s(f->relief_fit_ms, n, 95);
+	ret->relief_fit_p99_s = percentile_s(f->relief_fit_ms, n, 99);
+	ret->relief_fit_max_s = percentile_s(f->relief_fit_ms, n, 100);
 }
 
 static double ratio(double a, double b)
@@ -158,19 +185,13 @@ static double ratio(double a, double b)
 
 void figures_result(struct figures *f, struct sim_result *ret)
 {
-	if (f->relief_n)
-		qsort(f->relief_ms, f->relief_n, sizeof(f->relief_ms[0]), by_size);
+	relief_result(f, ret);
 	ret->demand_byte_s = f->demand_byte_s;
 	ret->unmet_byte_s = f->unmet_byte_s;
 	ret->bound_byte_s = f->bound_byte_s;
 	ret->regret = ratio(f->unmet_byte_s - f->bound_byte_s, f->demand_byte_s);
 	ret->honest_regret =
 		ratio(f->honest_unmet_byte_s, f->honest_demand_byte_s) - ratio(f->bound_byte_s, f->demand_byte_s);
-	ret->relief_n = f->relief_n;
-	ret->relief_p50_s = percentile_s(f, 50);
-	ret->relief_p95_s = percentile_s(f, 95);
-	ret->relief_p99_s = percentile_s(f, 99);
-	ret->relief_max_s = percentile_s(f, 100);
 	ret->moved_bytes = f->moved_bytes;
 	ret->least_moved_bytes = f->least_moved_bytes;
 	ret->churn = ratio(f->moved_bytes, f->least_moved_bytes);

@@ -12,6 +12,7 @@ struct guest_figures {
 	uint64_t size_bytes;	 /* when last measured */
 	uint64_t up_ms, down_ms; /* last growth and shrink; NEVER_MS = none */
 	uint64_t begin_ms;	 /* of the open episode; NEVER_MS = none */
+	uint64_t crowded_ms;	 /* in it, with more demand on the host than pool */
 	double unmet_byte_s;	 /* in it */
 	bool below_min;
 };
@@ -20,7 +21,7 @@ struct figures {
 	double demand_byte_s, unmet_byte_s, bound_byte_s, honest_demand_byte_s, honest_unmet_byte_s;
 	double moved_bytes, least_moved_bytes;
 	uint64_t reversals, floor_breaches, host_steps, buffer_low_steps;
-	uint64_t *relief_ms;
+	uint64_t *relief_ms, *relief_fit_ms;
 	size_t relief_n, relief_capacity;
 	double buffer_bytes, pool_bytes; /* sums over hosts */
 };

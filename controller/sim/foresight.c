@@ -10,9 +10,11 @@ static const struct host *host_of(const struct plan *p)
 	return p->config->policy_data;
 }
 
+/* Guaranteed minimums bind those who know, too. */
 static uint64_t true_demand(const struct plan *p, const struct vm *vm)
 {
-	return host_of(p)->guests[vm->id - 1].demand_bytes;
+	const struct guest *g = &host_of(p)->guests[vm->id - 1];
+	return max_u64(g->demand_bytes, g->min_bytes);
 }
 
 /* What it has, or is on its way to. */
@@ -103,7 +105,7 @@ static uint64_t most_soon(const struct plan *p, const struct vm *vm)
 {
 	const struct host *h = host_of(p);
 	size_t i = vm->id - 1;
-	return script_most_bytes(&h->scripts[i], h->at[i], h->now_ms + HORIZON_MS);
+	return max_u64(h->guests[i].min_bytes, script_most_bytes(&h->scripts[i], h->at[i], h->now_ms + HORIZON_MS));
 }
 
 static uint64_t again(const struct plan *p, const struct vm *vm)

@@ -1,19 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Memory of guests. A guest touches what it uses and never gives a page back by itself; its balloon takes what was
- * never touched first. What a limit leaves no room for the host swaps, cold pages first, as fast as it can; and where
- * all VMs together use more than the pool, somebody's pages have to go whatever balloons and limits say.
+ * Memory of guests. A guest touches what it uses, and the rest of what it has in time; it never gives a page back by
+ * itself, and its balloon takes what was never touched first. What a limit leaves no room for the host swaps, cold
+ * pages first, as fast as it can; and where all VMs together use more than the pool, somebody's pages have to go
+ * whatever balloons and limits say.
  */
 #include "controller/sim/host.h"
 
-static void set_over_limit(struct host *h, struct guest *g)
+static void set_marks(struct host *h, struct guest *g)
 {
 	bool over = g->resident_bytes > g->limit_bytes;
-	if (over && !g->over_limit)
-		h->over_limit_n++;
-	else if (!over && g->over_limit)
-		h->over_limit_n--;
+	bool touching = g->touched_bytes < g->actual_bytes && g->resident_bytes < g->limit_bytes;
+	h->over_limit_n += (size_t)over - (size_t)g->over_limit;
+	h->touching_n += (size_t)touching - (size_t)g->touching;
 	g->over_limit = over;
+	g->touching = touching;
 }
 
 /* New pages are there as soon as they are touched, swapped ones come home by major faults. */
@@ -53,7 +54,7 @@ void guest_refresh(struct host *h, struct guest *g)
 	h->resident_sum += g->resident_bytes - resident;
 	h->swapped_sum += (g->touched_bytes - g->resident_bytes) - (touched - resident);
 	set_size(h, g, g->cut_bytes ? hot : room);
-	set_over_limit(h, g);
+	set_marks(h, g);
 	g->sample_changed = true;
 }
 
@@ -147,7 +148,7 @@ static void swap_out(struct host *h, struct guest *g, uint64_t bytes)
 	h->resident_sum -= bytes;
 	h->swapped_sum += bytes;
 	g->sample_changed = true;
-	set_over_limit(h, g);
+	set_marks(h, g);
 }
 
 /* Limits: those above theirs share what the host can reclaim. Returns what of that is left. */
@@ -210,8 +211,28 @@ static void press(struct host *h, uint64_t budget)
 	}
 }
 
+/* Into memory that is free, no faster: who finds none waits. */
+static void touch_on(struct host *h)
+{
+	uint64_t way = way_bytes(h->options->model.touch_bytes_per_s, h->options->step_ms);
+	for (size_t i = 0; i < h->n; i++) {
+		struct guest *g = &h->guests[i];
+		if (!g->touching)
+			continue;
+		uint64_t room = min_u64(g->actual_bytes - g->touched_bytes, g->limit_bytes - g->resident_bytes);
+		uint64_t bytes = min_u64(min_u64(room, way), sub_sat_u64(h->pool_bytes, h->resident_sum));
+		g->touched_bytes += bytes;
+		g->resident_bytes += bytes;
+		h->resident_sum += bytes;
+		g->sample_changed |= bytes != 0;
+		set_marks(h, g);
+	}
+}
+
 void host_reclaim(struct host *h)
 {
+	if (h->touching_n && h->options->model.touch_bytes_per_s)
+		touch_on(h);
 	if (!h->over_limit_n && !h->cut_n && h->resident_sum <= h->pool_bytes)
 		return;
 	const struct sim_model *m = &h->options->model;

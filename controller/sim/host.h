@@ -30,7 +30,7 @@ struct guest {
 	uint64_t swap_bytes, swap_shown_bytes; /* moved in, and as much out; of it told in the next statistics */
 	uint64_t fault_bytes;		       /* brought home by major faults of QEMU */
 	uint64_t updates;		       /* statistics so far */
-	bool moving, booting, rebooted, over_limit, size_changed, stats_changed, sample_changed, polled;
+	bool moving, booting, rebooted, over_limit, touching, size_changed, stats_changed, sample_changed, polled;
 	struct guest_figures figures;
 };
 
@@ -63,7 +63,7 @@ struct host {
 
 	/* sums over guests */
 	uint64_t demand_sum, unmet_sum, honest_demand_sum, honest_unmet_sum, resident_sum, swapped_sum;
-	size_t moving_n, over_limit_n, cut_n, open_n, below_min_n, rebooting_n;
+	size_t moving_n, over_limit_n, touching_n, cut_n, open_n, below_min_n, rebooting_n;
 	size_t *changed, changed_n; /* demand changed in this step */
 	size_t *resized, resized_n; /* size changed since it was last measured */
 
@@ -108,7 +108,7 @@ void guest_ask(struct host *h, struct guest *g, uint64_t bytes);
 void guest_limit(struct host *h, struct guest *g, uint64_t bytes);
 void guest_reboot(struct host *h, struct guest *g);
 void guest_booted(struct host *h, struct guest *g);
-/* The host's own work of a step: reclaim for limits, and swapping where VMs use more than there is. */
+/* A step of the host: guests touch memory, limits reclaim, and where VMs use more than there is some is swapped. */
 void host_reclaim(struct host *h);
 /* A step's swapping of guests that lack memory. */
 void guest_suffer(struct host *h, struct guest *g);

@@ -93,8 +93,9 @@ static int open_guest(struct host *h, const struct host_plan *plan, const struct
 
 /*
  * The host has been run well before: every VM has what it wants, and what the pool has beyond that and the buffer is
- * shared in proportion to what each could still get. So no policy pays for getting there. A driver that does not work
- * has never taken anything.
+ * shared in proportion to what each could still get. So no policy pays for getting there. VMs have been up for long:
+ * they have touched what they have. A driver that does not work has never taken anything; its VM begins with what it
+ * wants resident, or the host would be short at once.
  */
 static void share_out(struct host *h)
 {
@@ -112,6 +113,10 @@ static void share_out(struct host *h)
 		size = max_u64(size, max_u64(g->min_bytes, min_u64(MIB, g->max_bytes)));
 		if (sized(g))
 			g->actual_bytes = g->asked_bytes = min_u64(g->max_bytes, size / PAGE_BYTES * PAGE_BYTES);
+		if (sized(g) && h->options->model.touch_bytes_per_s) {
+			g->touched_bytes = g->resident_bytes = g->actual_bytes;
+			h->resident_sum += g->actual_bytes;
+		}
 		guest_refresh(h, g);
 		figures_begin(&g->figures, g->size_bytes);
 	}
@@ -152,13 +157,6 @@ static void set_turns(struct host *h)
 	qsort(h->turns, h->n, sizeof(h->turns[0]), by_phase);
 }
 
-/*
- * A pool can only be promised once. At several times overcommit the usual share of a VM's memory as its guaranteed
- * minimum is more than there is, and no host would have admitted these VMs: so the minimums together get at most a
- * quarter of the pool.
- */
-#define MINIMUMS_SHARE 0.25
-
 static struct core_config configure(struct host *h, const struct core_config *config, const struct host_plan *plan)
 {
 	const struct sim_options *o = h->options;
@@ -174,8 +172,8 @@ static struct core_config configure(struct host *h, const struct core_config *co
 	c.pool_bytes = h->pool_bytes;
 	c.buffer_bytes = h->buffer_bytes;
 	c.buffer_auto = o->buffer_share <= 0;
-	if (c.min_share * sizes > MINIMUMS_SHARE * pool)
-		c.min_share = MINIMUMS_SHARE * pool / sizes;
+	if (c.min_share * sizes > o->model.minimums_share * pool)
+		c.min_share = o->model.minimums_share * pool / sizes;
 	c.policy_data = h;
 	return c;
 }

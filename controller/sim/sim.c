@@ -82,6 +82,8 @@ static int check_numbers(const struct sim_options *o, struct memoc_err *err)
 	if (!m->balloon_take_bytes_per_s || !m->balloon_return_bytes_per_s || !m->limit_reclaim_bytes_per_s ||
 	    m->stats_period_ms < 100 || m->stats_period_ms > STEP_MAX_MS)
 		return memoc_err_set(err, -EINVAL, "the model has a speed of 0, or statistics not each 100ms to 1h");
+	if (!(m->minimums_share >= 0 && m->minimums_share <= 1))
+		return memoc_err_set(err, -EINVAL, "the minimums are no share of the pool from 0 to 1");
 	return 0;
 }
 
