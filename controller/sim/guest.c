@@ -253,6 +253,7 @@ void guest_suffer(struct host *h, struct guest *g)
 	/* About half of what is lacking each second: a quarter in, a quarter out; and what the host lacks comes home as
 	 * often. */
 	g->swap_bytes += guest / 4000 * step_ms;
+	g->stats_changed |= guest != 0;
 	g->fault_bytes += host / 2000 * step_ms;
 	g->sample_changed |= host != 0;
 }

@@ -97,14 +97,12 @@ static void carry_out(struct host *h)
 	}
 }
 
-static void step_core(struct host *h, struct event *ev)
+static inline void step_core(struct host *h, struct event *ev)
 {
 	ev->now_ms = CORE_BEGIN_MS + h->now_ms;
 	int r = core_step(h->core, ev, &h->out);
 	if (r < 0)
 		h->error = r;
-	if (h->out.n)
-		carry_out(h);
 }
 
 static void learn_wakeup(struct host *h)
@@ -113,42 +111,77 @@ static void learn_wakeup(struct host *h)
 	h->wake_ms = wake == NEVER_MS ? NEVER_MS : sub_sat_u64(wake, CORE_BEGIN_MS);
 }
 
-void host_post(struct host *h, struct event *ev)
+static void follow(struct host *h)
 {
-	step_core(h, ev);
-	if (!h->out.n)
-		return;
+	carry_out(h);
 	for (size_t k = 0; k < h->answers_n && !h->error; k++) {
 		struct event next = h->answers[k]; /* the list may move while it is answered */
 		step_core(h, &next);
+		carry_out(h);
 	}
 	h->answers_n = 0;
 	learn_wakeup(h);
 }
 
+/* Returns whether anything came of it: nearly all events are a look that shows nothing new. */
+static inline bool post(struct host *h, struct event *ev)
+{
+	step_core(h, ev);
+	if (!h->out.n)
+		return false;
+	follow(h);
+	return true;
+}
+
+void host_post(struct host *h, struct event *ev)
+{
+	post(h, ev);
+}
+
 /* ---- what happens within a step ---- */
 
-static void statistics(struct host *h)
+static bool statistics(struct host *h)
 {
 	size_t i = h->turns[h->turn].vm;
+	struct guest *g = &h->guests[i];
 	h->now_ms = h->turn_base_ms + h->turns[h->turn].phase_ms;
 	if (++h->turn == h->n) {
 		h->turn = 0;
 		h->turn_base_ms += h->options->model.stats_period_ms;
 	}
-	tell_snapshot(h, i);
-	host_post(h, &h->stats[i]);
+	if (g->stats_changed | g->moving)
+		tell_snapshot(h, i);
+	else
+		h->stats[i].stats.last_update_s = ++g->updates;
+	return post(h, &h->stats[i]);
 }
+
+/* Those whose turn comes before next_ms, or until the core does something. */
+static void statistics_until(struct host *h, uint64_t next_ms)
+{
+	while (h->turn_base_ms + h->turns[h->turn].phase_ms < next_ms)
+		if (statistics(h))
+			break;
+}
+
+#define OVERHEAD_EVERY_MS 30000 /* memocd measures QEMU's own memory so often, first after … */
+#define OVERHEAD_FIRST_MS 3000
 
 static void tick(struct host *h)
 {
 	uint64_t interval_ms = core_config(h->core)->interval_ms;
+	bool measured =
+		h->now_ms >= OVERHEAD_FIRST_MS && (h->now_ms - OVERHEAD_FIRST_MS) % OVERHEAD_EVERY_MS < interval_ms;
+	bool other = measured || h->measured;
+	h->measured = measured;
 	for (size_t i = 0; i < h->n; i++) {
-		tell_sample(h, i);
-		host_post(h, &h->samples[i]);
+		struct guest *g = &h->guests[i];
+		if (g->sample_changed | g->moving | other)
+			tell_sample(h, i);
+		post(h, &h->samples[i]);
 	}
 	struct event ev = {.type = EVENT_TICK, .host = tell_host(h)};
-	host_post(h, &ev);
+	post(h, &ev);
 	learn_wakeup(h);
 	h->tick_ms += interval_ms;
 }
@@ -159,13 +192,13 @@ static void look(struct host *h)
 	h->guests[i].polled = false;
 	schedule_poll(h, i);
 	tell_balloon(h, i);
-	host_post(h, &h->stats[i]);
+	post(h, &h->stats[i]);
 }
 
 static void timer(struct host *h)
 {
 	struct event ev = {.type = EVENT_TIMER};
-	host_post(h, &ev);
+	post(h, &ev);
 	learn_wakeup(h);
 	if (h->wake_ms <= h->now_ms)
 		h->wake_ms = h->now_ms + 1;
@@ -177,7 +210,7 @@ static void live_until(struct host *h, uint64_t end_ms)
 		uint64_t look_ms = h->polls_n ? h->polls[0].at_ms : NEVER_MS;
 		uint64_t next_ms = min_u64(min_u64(h->tick_ms, look_ms), min_u64(h->wake_ms, end_ms));
 		if (h->turn_base_ms + h->turns[h->turn].phase_ms < next_ms) {
-			statistics(h);
+			statistics_until(h, next_ms);
 			continue;
 		}
 		if (next_ms >= end_ms)
@@ -234,7 +267,7 @@ static void move_balloons(struct host *h)
 			continue;
 		g->told_ms = h->now_ms;
 		struct event ev = {.type = EVENT_VM_BALLOON, .vm = (vm_id)(i + 1), .bytes = g->actual_bytes};
-		host_post(h, &ev);
+		post(h, &ev);
 	}
 }
 
@@ -249,7 +282,7 @@ static void reboots(struct host *h)
 		g->rebooted = true;
 		guest_reboot(h, g);
 		struct event ev = {.type = EVENT_VM_REBOOTED, .vm = (vm_id)(i + 1)};
-		host_post(h, &ev);
+		post(h, &ev);
 	}
 }
 

@@ -85,6 +85,7 @@ static int open_guest(struct host *h, const struct host_plan *plan, const struct
 		h->honest_demand_sum += g->demand_bytes;
 	else if (g->fault->kind == FAULT_REBOOT)
 		h->rebooting_n++;
+	g->stats_changed = g->sample_changed = true;
 	set_speeds(g, &o->model);
 	return 0;
 }

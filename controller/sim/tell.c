@@ -5,8 +5,6 @@
 #define STALE_AFTER_MS 60000	       /* until then a guest with stale statistics has sent good ones */
 #define LIE_SWAP_BYTES_PER_S (8 * MIB) /* in and out each: a liar says that it swaps, and that nothing is left */
 #define LEAST_USABLE_BYTES MIB	       /* no guest lets itself run dry */
-#define OVERHEAD_EVERY_MS 30000	       /* memocd measures QEMU's own memory so often, first after … */
-#define OVERHEAD_FIRST_MS 3000
 
 static bool speaks(const struct host *h, const struct guest *g)
 {
@@ -38,29 +36,23 @@ void tell_snapshot(struct host *h, size_t i)
 	struct guest *g = &h->guests[i];
 	struct guest_stats *s = &h->stats[i].stats;
 	bool lies = g->fault && g->fault->kind == FAULT_LYING;
-	if (g->moving)
-		guest_settle(h, g);
+	bool always = lies || (g->fault && (g->fault->kind == FAULT_STALE || g->fault->kind == FAULT_SILENT ||
+					    g->fault->kind == FAULT_NO_DRIVER));
+	tell_balloon(h, i);
+	s->has_actual = true;
 	if (!speaks(h, g)) {
-		bool boots = g->booting;
-		if (boots)
-			*s = (struct guest_stats){0};
-		s->has_actual = true;
-		tell_balloon(h, i);
+		if (g->booting) /* QEMU forgets them on reset */
+			*s = (struct guest_stats){.has_actual = true, .actual_bytes = s->actual_bytes};
 		return;
 	}
 	s->last_update_s = ++g->updates;
-	bool swapped = s->swap_in_bytes != g->swap_bytes || g->swap_shown_bytes != g->swap_bytes;
-	if (!g->stats_changed && !swapped && !lies)
-		return;
-	g->stats_changed = false;
-	s->has_actual = true;
-	s->actual_bytes = g->actual_bytes;
 	tell_memory(g, s, lies);
 	if (lies)
 		g->swap_bytes += LIE_SWAP_BYTES_PER_S / 1000 * h->options->model.stats_period_ms;
 	/* What was swapped in a period is told at the end of the next. */
 	s->swap_in_bytes = s->swap_out_bytes = g->swap_shown_bytes;
 	s->major_faults = g->swap_shown_bytes / 4096;
+	g->stats_changed = always || g->swap_shown_bytes != g->swap_bytes;
 	g->swap_shown_bytes = g->swap_bytes;
 }
 
@@ -70,18 +62,15 @@ void tell_sample(struct host *h, size_t i)
 	struct vm_host_sample *s = &h->samples[i].sample;
 	if (g->moving)
 		guest_settle(h, g);
-	s->has_overhead = h->now_ms >= OVERHEAD_FIRST_MS &&
-			  (h->now_ms - OVERHEAD_FIRST_MS) % OVERHEAD_EVERY_MS < core_config(h->core)->interval_ms;
-	if (s->has_overhead)
-		s->guest_ram_bytes = g->touched_bytes;
-	if (!g->sample_changed)
-		return;
 	g->sample_changed = false;
 	s->has_memory = s->has_major_faults = true;
 	s->resident_bytes = g->resident_bytes;
 	s->swapped_bytes = g->touched_bytes - g->resident_bytes;
 	s->limit_bytes = g->limit_bytes;
 	s->major_faults = g->fault_bytes / 4096;
+	/* QEMU itself takes nothing here: a trace's demand is all there is. */
+	s->has_overhead = h->measured;
+	s->guest_ram_bytes = h->measured ? g->touched_bytes : 0;
 }
 
 /* The host's own processes use half of the reserve. */
