@@ -18,7 +18,8 @@ struct replay {
 	uint64_t session;
 	bool over;
 	struct bytes again; /* a snapshot or an outcome, written anew to be compared */
-	uint8_t frame[FRAME_LEN_MAX];
+	uint8_t *frame;	    /* grows to the largest there was */
+	size_t frame_room;
 	const char *name; /* of the file at hand */
 	uint64_t offset;  /* of the frame at hand in it */
 	bool expects_start, expects_snapshot;
@@ -68,6 +69,7 @@ struct replay *replay_free(struct replay *r)
 	core_free(r->core);
 	bases_clear(&r->bases);
 	bytes_free(&r->again);
+	free(r->frame);
 	free(r->out.list);
 	free(r->recorded.list);
 	free(r);
@@ -360,6 +362,13 @@ static int next_frame(struct replay *r, FILE *f, size_t *ret_n, struct memoc_err
 	if (n > FRAME_LEN_MAX) {
 		reading.bad = "its length is impossible";
 		return damaged(r, &reading, err);
+	}
+	if (n > r->frame_room) {
+		uint8_t *more = realloc(r->frame, n);
+		if (!more)
+			return memoc_err_set(err, -ENOMEM, "%s: no memory to read it", r->name);
+		r->frame = more;
+		r->frame_room = n;
 	}
 	got = fread(r->frame, 1, n, f);
 	bool good = got == n && crc32(crc32(0, NULL, 0), r->frame, (uInt)n) == crc;
