@@ -68,6 +68,7 @@ static const struct table_column columns[] = {
 	{"P95 s", true, 0, 5},
 	{"P99 s", true, 0, 0},
 	{"MAX s", true, 0, 4},
+	{"FIT P99 s", true, 0, 9},
 	{"CHURN", true, 0, 1},
 	{"REVERSALS", true, 0, 7},
 	{"BUFFER%", true, 0, 6},
@@ -77,7 +78,7 @@ static const struct table_column columns[] = {
 	{"HONEST%", true, 0, 0},
 	{"DENSITY", true, 0, 0},
 };
-#define COLUMNS_ALWAYS 12
+#define COLUMNS_ALWAYS 13
 
 static void number_cell(struct table *t, double v)
 {
@@ -97,6 +98,7 @@ static void put_row(struct table *t, const struct outcome *o, bool honest, bool 
 	number_cell(t, r->relief_p95_s);
 	number_cell(t, r->relief_p99_s);
 	number_cell(t, r->relief_max_s);
+	number_cell(t, r->relief_fit_p99_s);
 	number_cell(t, r->churn);
 	number_cell(t, (double)r->reversals);
 	number_cell(t, r->buffer_share_of_pool * 100);
@@ -242,6 +244,10 @@ static void json_result(struct json_writer *w, const struct run *run, const stru
 	jw_double(w, "relief_p95_s", r->relief_p95_s);
 	jw_double(w, "relief_p99_s", r->relief_p99_s);
 	jw_double(w, "relief_max_s", r->relief_max_s);
+	jw_double(w, "relief_fit_p50_s", r->relief_fit_p50_s);
+	jw_double(w, "relief_fit_p95_s", r->relief_fit_p95_s);
+	jw_double(w, "relief_fit_p99_s", r->relief_fit_p99_s);
+	jw_double(w, "relief_fit_max_s", r->relief_fit_max_s);
 	jw_double(w, "churn", r->churn);
 	jw_double(w, "moved_bytes", r->moved_bytes);
 	jw_double(w, "least_moved_bytes", r->least_moved_bytes);
