@@ -5,7 +5,7 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 30
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E)
 
-.PHONY: deps deps-dev check check-unit check-system check-lab bench demo lint fuzz fuzz-run install uninstall deb tests
+.PHONY: deps deps-dev check check-unit check-system check-lab bench bench-policy demo lint fuzz fuzz-run install uninstall deb tests
 help:
 	@echo 'make                 the programs, in $(B)/'
 	@echo 'make deps            install what building and testing need (apt or dnf; asks for root by sudo)'
@@ -16,6 +16,7 @@ help:
 	@echo 'make check-system    real libvirt and real guests (root); TESTS="words" picks some by name'
 	@echo 'make check-lab       a full nested host; not built in yet'
 	@echo 'make bench           figures, tests/bench (root)'
+	@echo 'make bench-policy    policies over traces and the bars they have to meet; TRACES=DIR: real ones; tests/bench/policy'
 	@echo 'make lint            clang-tidy, cppcheck, shellcheck, format, catalog; fuzz: FUZZ_SECONDS=30 for each target'
 	@echo 'make install         DESTDIR= PREFIX=/usr SYSCONFDIR=/etc; make uninstall takes it away again'
 	@echo 'make deb             a Debian package, in $(B)/deb/'
@@ -37,7 +38,7 @@ LIBS_ALL := $(LIBS_CLI) $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_SIM) $(LIBS_COMMON)
 # Allocations fail on demand in these tests alone: their linker flags come from the __wrap_ functions that alloc_fail.c defines.
 ALLOC_FAIL := $(wildcard tests/unit/alloc_fail.c)
 WRAPS := $(if $(ALLOC_FAIL),$(shell grep -o '\b__wrap_[a-z0-9_]*' $(ALLOC_FAIL) | sort -u | sed 's/__wrap_/-Wl,--wrap=/'))
-ALLOC_TESTS := $(B)/tests/unit/test_alloc $(B)/tests/unit/test_trace $(B)/tests/unit/test_record
+ALLOC_TESTS := $(B)/tests/unit/test_alloc $(B)/tests/unit/test_sim $(B)/tests/unit/test_trace $(B)/tests/unit/test_record
 $(ALLOC_TESTS): TEST_LDFLAGS := $(WRAPS)
 $(ALLOC_TESTS): $(call objs,$(ALLOC_FAIL))
 
@@ -68,6 +69,9 @@ bench: all
 		case $$f in *.py) run=$(PYTHON);; *) run=bash;; esac; \
 		$(SUDO) env MEMOC_BUILD=$(abspath $(B)) $$run "$$f"; \
 	done; [ -n "$$found" ] || { echo 'make bench: nothing in tests/bench' >&2; exit 1; }
+
+bench-policy: $(B)/memoc
+	@MEMOC_BUILD=$(abspath $(B)) TRACES='$(TRACES)' $(PYTHON) tests/bench/policy/bars.py
 
 demo:
 	@packaging/deps

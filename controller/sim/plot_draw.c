@@ -457,8 +457,9 @@ static int put_vms(FILE *out, const struct plot *p, const struct layout *l, cons
 		unmet_top = max_u64(unmet_top, series_unmet_max(&p->vms[vms[i].at].series));
 	for (size_t i = 0; r == 0 && i < n; i++) {
 		const struct plot_vm *v = &p->vms[vms[i].at];
-		char rest[120], sum[FORMAT_SIZE_LEN + 8];
-		struct caption c = {v->name, rest, v->size_bytes, unmet_top, p->end_ms, p->vm_width_ms, VM_BUCKETS};
+		char name[sizeof(v->name) + 3], rest[120], sum[FORMAT_SIZE_LEN + 8];
+		struct caption c = {name, rest, v->size_bytes, unmet_top, p->end_ms, p->vm_width_ms, VM_BUCKETS};
+		snprintf(name, sizeof(name), "VM %s", v->name);
 		snprintf(rest, sizeof(rest), "host %zu; unmet %s", v->host,
 			 byte_time(sum, sizeof(sum), v->series.unmet_sum * (double)p->step_ms / 1000));
 		r = put_panel(out, l, i, top, &v->series, &c);

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""make bench-policy: all policies over traces of demand, in virtual time, and the bars that needy-greedy has to meet.
+
+    TRACES=DIR            every *.csv, .gz or .xz in it (real traces); without it traces are generated
+    BENCH_DURATION=24h    play only so much of each (default all)
+    BENCH_SEED=1          of placement, phases and faults
+    BENCH_DENSITY=no      leave out the search for densities: twenty runs for each trace
+
+A trace of fewer than 20 VMs is played on one host with a pool of half of their sizes, any other with 50 VMs a host at
+overcommit 4 and 6. Exit status: 0 all bars are met, 1 one is not, 2 it could not be measured.
+"""
+
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+
+BUILD = pathlib.Path(os.environ.get("MEMOC_BUILD", "build"))
+MEMOC = BUILD / "memoc"
+SEED = os.environ.get("BENCH_SEED", "1")
+DURATION = os.environ.get("BENCH_DURATION", "")
+DENSITY = os.environ.get("BENCH_DENSITY", "yes") != "no"
+OURS = "needy-greedy"
+POLICIES = [OURS, "ideal", "oracle", "mom", "pve", "squeezed", "static"]
+KINDS = ["diurnal", "bursts", "steps", "ramps", "sawtooth", "surge", "boot-storm"]
+GENERATED_HOURS = 6
+FEW_VMS = 20
+VMS_PER_HOST = 50
+SPEED_VM_STEPS = 450 * 7 * 86400  # policy.md: 450 VMs, a week of seconds …
+SPEED_S = 60.0  # … in so many seconds of one core
+
+COLUMNS = [
+    ("regret %", lambda r: 100 * r["regret"]),
+    ("unmet %", lambda r: 100 * r["unmet_byte_s"] / (r["demand_byte_s"] or 1)),
+    ("p50 s", lambda r: r["relief_p50_s"]),
+    ("p99 s", lambda r: r["relief_p99_s"]),
+    ("max s", lambda r: r["relief_max_s"]),
+    ("fit p99 s", lambda r: r["relief_fit_p99_s"]),
+    ("churn", lambda r: r["churn"]),
+    ("reversals", lambda r: r["reversals"]),
+    ("buffer %", lambda r: 100 * r["buffer_ratio"]),
+    ("breaches", lambda r: r["floor_breaches"]),
+    ("CPU s", lambda r: r["cpu_s"]),
+]
+
+
+def fail(text):
+    print(f"bench-policy: {text}", file=sys.stderr)
+    sys.exit(2)
+
+
+def number(value):
+    """Four digits that matter, no exponent but for what is tiny."""
+    return f"{value:.4g}" if abs(value) < 10000 else f"{value:.0f}"
+
+
+def note(text):
+    print(f"    … {text}", file=sys.stderr, flush=True)
+
+
+class Bars:
+    """The lines of the verdict."""
+
+    def __init__(self):
+        self.met = self.missed = 0
+
+    def check(self, what, value, bar, detail="", least=False):
+        good = value >= bar if least else value <= bar
+        self.met += good
+        self.missed += not good
+        sign = "≥" if least else "≤"
+        print(f"  {'met    ' if good else 'NOT met'}  {what:<58} {number(value):>9} {sign} {number(bar):<9} {detail}",
+              flush=True)
+
+
+def simulate(trace, policy, *options):
+    """One policy's figures, with the seconds of CPU that the process took."""
+    command = [str(MEMOC), "simulate", "--json", "--trace", str(trace), "--policy", policy, "--seed", SEED, *options]
+    if DURATION and "--duration" not in options:
+        command += ["--duration", DURATION]
+    began, before = time.monotonic(), os.times()
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    after = os.times()
+    if done.returncode != 0:
+        fail(f"{' '.join(command)}: status {done.returncode}: {done.stderr.strip()}")
+    result = json.loads(done.stdout)["policies"][0]
+    result["cpu_s"] = after.children_user + after.children_system - before.children_user - before.children_system
+    note(f"{policy} {' '.join(options)}: {time.monotonic() - began:.1f} s")
+    return result
+
+
+def put_table(results):
+    print(f"  {'policy':<13}" + "".join(f"{name:>11}" for name, _ in COLUMNS))
+    for result in results.values():
+        print(f"  {result['policy']:<13}" + "".join(f"{number(of(result)):>11}" for _, of in COLUMNS), flush=True)
+
+
+def check_figures(bars, results, start_cpu_s):
+    """policy.md's bars of one run at overcommit 4 or 6, against each peer."""
+    ours, ideal, mom = results[OURS], results["ideal"], results["mom"]
+    for peer in ("mom", "pve", "squeezed", "static"):
+        share = 0.01 if peer == "mom" else 1.0
+        bars.check(f"regret %, against {'1/100 of ' if peer == 'mom' else ''}{peer}'s", 100 * ours["regret"],
+                   100 * results[peer]["regret"] * share)
+    bars.check("regret %, against twice ideal's", 100 * ours["regret"], 200 * ideal["regret"])
+    bars.check("relief p50, s", ours["relief_p50_s"], 1)
+    bars.check("relief p99, s", ours["relief_p99_s"], 6,
+               f"(host not short: {number(ours['relief_fit_p99_s'])}; ideal's {number(ideal['relief_p99_s'])}, "
+               f"host not short {number(ideal['relief_fit_p99_s'])})")
+    bars.check("churn", ours["churn"], 1.5, f"(ideal's {number(ideal['churn'])})")
+    bars.check("churn, against 1/5 of mom's", ours["churn"], mom["churn"] / 5)
+    bars.check("buffer, % of the pool", 100 * ours["buffer_ratio"], 5)
+    bars.check("VM-steps below a minimum", ours["floor_breaches"], 0)
+    steps = ours["steps"] * ours["vms"]
+    # reading the trace takes the same time however little of it is played
+    scaled = start_cpu_s + max(ours["cpu_s"] - start_cpu_s, 0) * SPEED_VM_STEPS / max(steps, 1)
+    bars.check("CPU s for 450 VMs × 7 d × 1 s", scaled, SPEED_S, "(scaled)" if steps != SPEED_VM_STEPS else "")
+
+
+def check_faults(bars, trace, options, honest):
+    for kind in ("stuck", "lying", "silent"):
+        result = simulate(trace, OURS, *options, "--faults", f"{kind}:10%")
+        bars.check(f"10 % {kind}: regret %, at most doubled", 100 * result["regret"], 200 * honest["regret"])
+        bars.check(f"10 % {kind}: regret % of honest VMs, at most doubled", 100 * result["honest_regret"],
+                   200 * honest["regret"])
+        bars.check(f"10 % {kind}: VM-steps below a minimum", result["floor_breaches"], 0)
+
+
+def check_density(bars, trace, options):
+    found = {p: simulate(trace, p, *options, "--density")["density_overcommit_ratio"] for p in (OURS, "oracle")}
+    bars.check("density (overcommit with unmet ≤ 0.1 %), 95 % of oracle's", found[OURS], 0.95 * found["oracle"],
+               f"(oracle's {number(found['oracle'])})", least=True)
+
+
+def bench_large(bars, trace, start_cpu_s):
+    hosts = ["--vms-per-host", str(VMS_PER_HOST)]
+    for ratio in ("4", "6"):
+        options = [*hosts, "--overcommit", ratio]
+        results = {p: simulate(trace, p, *options) for p in POLICIES}
+        print(f"\n{trace.name}: overcommit {ratio}, {results[OURS]['vms']} VMs on {results[OURS]['hosts']} hosts, "
+              f"{results[OURS]['steps']} steps of 1 s, seed {SEED}")
+        put_table(results)
+        check_figures(bars, results, start_cpu_s)
+        if ratio == "4":
+            check_faults(bars, trace, options, results[OURS])
+    if DENSITY:
+        check_density(bars, trace, [*hosts, "--overcommit", "4"])
+
+
+def bench_small(bars, trace):
+    options = ["--overcommit", "2"]
+    results = {p: simulate(trace, p, *options) for p in POLICIES}
+    print(f"\n{trace.name}: a pool of half the sum of {results[OURS]['vms']} VMs, {results[OURS]['steps']} steps of 1 s, "
+          f"seed {SEED}")
+    put_table(results)
+    bars.check("relief p99, s", results[OURS]["relief_p99_s"], 2,
+               f"(host not short: {number(results[OURS]['relief_fit_p99_s'])}; ideal's "
+               f"{number(results['ideal']['relief_p99_s'])})")
+
+
+def bench_constant(bars, directory):
+    """Nobody wants more or less than at the begin; what differs is noise of sampling alone."""
+    trace = directory / "constant.csv"
+    rng = random.Random(1)
+    with trace.open("w", encoding="ascii") as out:
+        out.write("time_s,vm,size_mib,demand_mib\n")
+        sizes = [rng.choice((1024, 2048, 4096, 8192)) for _ in range(VMS_PER_HOST)]
+        for i, size in enumerate(sizes):
+            out.write(f"0,vm{i},{size},{int(size * rng.uniform(0.02, 0.22))}\n")
+    print("\nconstant demand: 50 VMs, 2 h")
+    for ratio in ("4", "6", "8"):  # about 48, 72 and 96 % of the pool are wanted
+        result = simulate(trace, OURS, "--overcommit", ratio, "--duration", "2h")
+        bars.check(f"overcommit {ratio}: reversals within 60 s", result["reversals"], 0)
+
+
+def check_decision(bars):
+    """1,000 VMs decided in 1 ms: core_decide prints the median of its ticks."""
+    done = subprocess.run(["bash", str(pathlib.Path(__file__).resolve().parent.parent / "core_decide.sh")],
+                          stdout=subprocess.PIPE, text=True, check=False)
+    words = done.stdout.split()
+    if done.returncode != 0 or "median" not in words:
+        fail(f"core_decide.sh: status {done.returncode}: {done.stdout.strip()}")
+    print("\none decision")
+    bars.check("ms for a decision over 1,000 VMs, median", float(words[words.index("median") + 1]), 1)
+
+
+def generated(directory):
+    """A trace of each kind that memoc can make."""
+    traces = []
+    for kind in KINDS:
+        path = directory / f"{kind}.csv"
+        subprocess.run([str(MEMOC), "simulate", "--generate", kind, "--vms", "100", "--seed", SEED, "--duration",
+                        f"{GENERATED_HOURS}h", "--output", str(path)], check=True)
+        traces.append(path)
+    return traces
+
+
+def real(folder):
+    traces = sorted(p for p in pathlib.Path(folder).iterdir() if p.name.endswith((".csv", ".csv.gz", ".csv.xz")))
+    if not traces:
+        fail(f"TRACES={folder}: no *.csv, *.csv.gz or *.csv.xz there")
+    return traces
+
+
+def main():
+    if not MEMOC.exists():
+        fail(f"{MEMOC} is not built: run make first")
+    bars = Bars()
+    folder = os.environ.get("TRACES", "")
+    with tempfile.TemporaryDirectory(prefix="memoc-bench-policy-") as temporary:
+        directory = pathlib.Path(temporary)
+        if folder:
+            print(f"real traces of {folder}" + (f", the first {DURATION} of each" if DURATION else ""))
+            traces = real(folder)
+        else:
+            print(f"generated traces (TRACES=DIR plays real ones): {', '.join(KINDS)}; 100 VMs, {GENERATED_HOURS} h")
+            traces = generated(directory)
+        check_decision(bars)
+        bench_constant(bars, directory)
+        for trace in traces:
+            look = simulate(trace, "static", "--overcommit", "4", "--duration", "1s")
+            if look["vms"] < FEW_VMS:
+                bench_small(bars, trace)
+            else:
+                bench_large(bars, trace, look["cpu_s"])
+    density = "" if DENSITY else "; densities were left out"
+    print(f"\n{bars.met} bars met, {bars.missed} NOT met{density}")
+    return 1 if bars.missed else 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)
