@@ -101,7 +101,7 @@ static inline void step_core(struct host *h, struct event *ev)
 {
 	ev->now_ms = CORE_BEGIN_MS + h->now_ms;
 	int r = core_step(h->core, ev, &h->out);
-	if (r < 0)
+	if (r < 0 && !h->error)
 		h->error = r;
 }
 
