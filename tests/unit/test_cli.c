@@ -1588,7 +1588,7 @@ static void test_bash_completion(void **state)
 	put_file(fix.dir, "/memoc.bash", res->out);
 	snprintf(path, sizeof(path), "%s/memoc.bash", fix.dir);
 	run_program(syntax);
-	assert_string_equal(bash_offers("memoc re"), "resize release ");
+	assert_string_equal(bash_offers("memoc re"), "resize release replay ");
 	assert_string_equal(bash_offers("memoc list --a"), "--all ");
 	assert_string_equal(bash_offers("memoc info w"), "web1 web2 ");
 	assert_string_equal(bash_offers("memoc --no-color info my"), "my\\ vm ");
@@ -1600,6 +1600,10 @@ static void test_bash_completion(void **state)
 	assert_string_equal(bash_offers("memoc resize web1 a"), "auto ");
 	assert_string_equal(bash_offers("memoc completion z"), "zsh ");
 	assert_contains(bash_offers("memoc config --check /et"), "/etc ");
+	assert_string_equal(bash_offers("memoc simulate --policy need"), "needy-greedy ");
+	assert_string_equal(bash_offers("memoc simulate --policy mom,or"), "mom,oracle ");
+	assert_string_equal(bash_offers("memoc simulate --generate = b"), "bursts boot-storm ");
+	assert_string_equal(bash_offers("memoc simulate --pool 4G --over"), "--overcommit ");
 	assert_lacks(bash_offers("memoc \"\""), "__complete");
 }
 
