@@ -56,8 +56,10 @@ static void measure_resized(struct host *h)
 static bool grow(uint64_t **list, size_t capacity)
 {
 	uint64_t *more = realloc(*list, capacity * sizeof(*more));
-	*list = more ? more : *list;
-	return more != NULL;
+	if (!more)
+		return false;
+	*list = more;
+	return true;
 }
 
 static int keep_relief(struct figures *f, uint64_t ms, uint64_t crowded_ms)

@@ -87,10 +87,8 @@ static int check_numbers(const struct sim_options *o, struct memoc_err *err)
 	return 0;
 }
 
-static int check(const struct sim_options *o, const struct policy_ops *policy, struct memoc_err *err)
+static int check(const struct sim_options *o, struct memoc_err *err)
 {
-	if (!policy)
-		return unknown_policy(o->policy ? o->policy : "", err);
 	int r = check_trace(o->trace, err);
 	if (r == 0)
 		r = check_numbers(o, err);
@@ -184,7 +182,9 @@ int sim_run(const struct sim_options *o, const struct sim_watch *watch, struct s
 	const struct policy_ops *policy = o->policy ? sim_policy_find(o->policy) : NULL;
 	struct placement placement = {0};
 	struct figures figures = {0};
-	int r = check(o, policy, err);
+	if (!policy)
+		return unknown_policy(o->policy ? o->policy : "", err);
+	int r = check(o, err);
 	if (r < 0)
 		return r;
 	r = run(o, watch, policy, &placement, &figures, ret);
