@@ -242,11 +242,11 @@ static int set_global(struct cli *cli, const char *name, const char *value, bool
 }
 
 /* An option of the command itself: a list grows, anything else is replaced by what comes later. */
-static int set_own(struct cli *cli, size_t at, const char *value)
+static int set_own(struct cli *cli, const struct cli_option *option, size_t at, const char *value)
 {
 	char *longer;
 
-	if (!cli->options[at] || cli->command->options[at].words < WORDS_LIST) {
+	if (!cli->options[at] || option->words < WORDS_LIST) {
 		cli->options[at] = value;
 		return CLI_DONE;
 	}
@@ -281,7 +281,7 @@ static int parse_option(struct cli *cli, int argc, char **argv, int *i, bool *re
 	if (o->value && !*value)
 		return cli_usage(cli, "--%s: its value (%s) is empty", o->name, o->value);
 	if (own_option)
-		return set_own(cli, (size_t)(own_option - own), value);
+		return set_own(cli, own_option, (size_t)(own_option - own), value);
 	return set_global(cli, o->name, value, ret_help, ret_version);
 }
 

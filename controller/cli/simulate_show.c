@@ -19,8 +19,11 @@ static const char *number(char buf[NUMBER_LEN], double v)
 	else if (v > 0 && v < 0.0001)
 		snprintf(buf, NUMBER_LEN, "<0.0001");
 	else {
-		for (double a = fabs(v); a > 0 && a < 99.95 && decimals < 4; a *= 10)
+		double shown = fabs(v);
+		while (shown > 0 && shown < 99.95 && decimals < 4) {
+			shown *= 10;
 			decimals++;
+		}
 		snprintf(buf, NUMBER_LEN, "%.*f", decimals, v);
 		if (strchr(buf, '.')) {
 			char *end = buf + strlen(buf) - 1;
@@ -198,6 +201,9 @@ int show_text(struct cli *cli, const struct run *run)
 	cli_line(cli, "%s: %zu VMs on %zu host%s, %s; %s in steps of %s; seed %llu", o->trace_path, first->vms,
 		 first->hosts, first->hosts == 1 ? "" : "s", load, format_duration(buf, first->steps * o->sim.step_ms),
 		 format_duration(step, o->sim.step_ms), (unsigned long long)o->sim.seed);
+	if (first->vms < run->trace->n)
+		cli_line(cli, "(%zu of the trace's %zu VMs left out: they would not fill a host)",
+			 run->trace->n - first->vms, run->trace->n);
 	r = put_figures(cli, run);
 	for (size_t i = 0; r == CLI_DONE && o->n_worst > 0 && i < run->n; i++)
 		r = put_worst(cli, run, &run->outcomes[i]);
@@ -269,6 +275,7 @@ int show_json(struct cli *cli, const struct run *run)
 
 	jw_object(w, NULL);
 	jw_str(w, "trace", run->options->trace_path);
+	jw_u64(w, "trace_vms", run->trace->n);
 	jw_double(w, "step_s", (double)s->step_ms / 1000);
 	jw_u64(w, "seed", s->seed);
 	if (s->pool_bytes)

@@ -561,10 +561,14 @@ static void test_table(void **state)
 	assert_contains(outputs[0].bytes, "\nneedy-greedy ");
 	assert_contains(outputs[0].bytes, "\nmom ");
 	assert_contains(outputs[0].bytes, "mom: the 3 worst of ");
+	assert_null(strstr(outputs[0].bytes, "left out"));
 	assert_null(strstr(outputs[0].bytes, "HONEST%"));
 	assert_null(strstr(outputs[0].bytes, "DENSITY"));
 	assert_runs("simulate --trace t.csv --overcommit 0.5 --explain-worst 3 --faults silent:30%");
 	assert_contains(outputs[0].bytes, "HONEST%");
+	assert_runs("simulate --trace t.csv --overcommit 2 --duration 1m --vms-per-host 5");
+	assert_contains(outputs[0].bytes, "t.csv: 10 VMs on 2 hosts");
+	assert_contains(outputs[0].bytes, "(2 of the trace's 12 VMs left out");
 }
 
 static void test_density(void **state)
