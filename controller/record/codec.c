@@ -234,6 +234,21 @@ static void get_u32_field(struct reading *r, const struct field *f, void *at)
 		memcpy(at, &v, sizeof(v));
 }
 
+/* All are rates, shares, percentages and scores; a guest that lies comes up to 1e23 (2^64 bytes in a millisecond). */
+#define DOUBLE_MOST 1e30
+
+static void get_double(struct reading *r, void *at)
+{
+	uint64_t bits = get_u32(r);
+	bits |= (uint64_t)get_u32(r) << 32;
+	double v;
+	memcpy(&v, &bits, sizeof(v));
+	if (!(v >= 0 && v <= DOUBLE_MOST))
+		bad(r, "a number that cannot be");
+	else
+		memcpy(at, &v, sizeof(v));
+}
+
 static void get_policy(struct reading *r, void *at)
 {
 	char name[64];
@@ -262,9 +277,7 @@ static void get_field(struct reading *r, const struct field *f, void *at)
 		memcpy(at, &v, sizeof(v));
 		break;
 	case FIELD_DOUBLE:
-		v = get_u32(r);
-		v |= (uint64_t)get_u32(r) << 32;
-		memcpy(at, &v, sizeof(v));
+		get_double(r, at);
 		break;
 	case FIELD_TEXT:
 		get_text(r, at, f->size);

@@ -220,7 +220,7 @@ static int snapshot_record(struct replay *r, struct reading *reading, struct mem
 		note(r, "%s begins before the end of the one before it: give segments in their order, each once",
 		     r->name);
 	else if (!first)
-		note(r, "%s: another run of memocd", r->name);
+		note(r, "%s begins anew: another run of memocd, or recording was off", r->name);
 	r->totals.lost += same && r->start.number > r->next ? r->start.number - r->next : 0;
 	r->totals.restarts += !first && !same;
 	r->totals.segments++;
