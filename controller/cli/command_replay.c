@@ -296,9 +296,9 @@ static void summary_lines(struct replaying *p)
 		cli_line(p->cli, "note: %s", p->notes[i]);
 	if (p->notes_left_out)
 		cli_line(p->cli, "note: and %zu more of these", p->notes_left_out);
-	cli_line(p->cli, "%llu events from %s to %s, %llu effects%s", (unsigned long long)t->events,
-		 format_rfc3339(from, t->from_ms), format_rfc3339(to, t->to_ms), (unsigned long long)t->effects,
-		 t->differs ? "" : ": all as recorded");
+	cli_line(p->cli, "%llu event%s from %s to %s, %llu effect%s%s", (unsigned long long)t->events,
+		 t->events == 1 ? "" : "s", format_rfc3339(from, t->from_ms), format_rfc3339(to, t->to_ms),
+		 (unsigned long long)t->effects, t->effects == 1 ? "" : "s", t->differs ? "" : ": all as recorded");
 }
 
 static int finish(struct replaying *p, int r, const struct memoc_err *err)

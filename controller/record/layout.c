@@ -166,8 +166,9 @@ uint32_t layout_fingerprint(void)
 			char text[160];
 			/* No offset: where a compiler puts a field does not matter. A pointer's size does not either.
 			 */
-			int len = snprintf(text, sizeof(text), "%s.%s %d %u %u %u\n", (*t)->name, f->name, f->kind,
-					   f->kind >= FIELD_POLICY ? 0 : f->size, f->lo, f->end);
+			unsigned size = f->kind >= FIELD_POLICY ? 0 : f->size;
+			int len = snprintf(text, sizeof(text), "%s.%s %d %u %u %u\n", (*t)->name, f->name, (int)f->kind,
+					   size, (unsigned)f->lo, (unsigned)f->end);
 			crc = crc32(crc, (const Bytef *)text, (uInt)len);
 		}
 	}

@@ -214,8 +214,8 @@ static int snapshot_record(struct replay *r, struct reading *reading, struct mem
 	if (follows)
 		result = check_state(r, core, from, (size_t)(reading->at - from), err);
 	else if (same && r->start.number > r->next)
-		note(r, "%llu events are missing before %s: the disk was full or too slow, or a segment is gone",
-		     (unsigned long long)(r->start.number - r->next), r->name);
+		note(r, "events missing before %s: %llu (the disk was full or too slow, or a segment is gone)", r->name,
+		     (unsigned long long)(r->start.number - r->next));
 	else if (same)
 		note(r, "%s begins before the end of the one before it: give segments in their order, each once",
 		     r->name);
