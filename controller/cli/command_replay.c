@@ -149,9 +149,9 @@ static void difference_lines(struct replaying *p, const struct replay_step *s)
 	char was[400], now[400];
 
 	if (s->recorded_code != s->code)
-		cli_line(p->cli, "  - the event was %s\n", s->recorded_code ? strerror(-s->recorded_code) : "taken");
+		cli_line(p->cli, "  - the event was %s", s->recorded_code ? strerror(-s->recorded_code) : "taken");
 	if (s->recorded_code != s->code)
-		cli_line(p->cli, "  + the event is %s\n", s->code ? strerror(-s->code) : "taken");
+		cli_line(p->cli, "  + the event is %s", s->code ? strerror(-s->code) : "taken");
 	if (!s->recorded->n && !s->out->n)
 		return;
 	for (size_t i = 0; i < s->recorded->n || i < s->out->n; i++) {
