@@ -447,6 +447,12 @@ static void vm_result(struct vm *vm, const struct event *ev, struct vm_ctx *x)
 		vm_limit_result(vm, x, ev->result.code, ev->result.bytes);
 }
 
+/* Waiting for the tick would cost a needy VM up to a second. */
+static bool cannot_wait(const struct vm *vm)
+{
+	return vm->needy || vm_size_bytes(vm) < add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 2);
+}
+
 static bool take_stats(struct vm *vm, const struct event *ev, struct vm_ctx *x)
 {
 	unsigned before = vm->stats_advances;
@@ -456,8 +462,16 @@ static bool take_stats(struct vm *vm, const struct event *ev, struct vm_ctx *x)
 	if (vm->stats_advances >= 2)
 		vm_signal(vm, SIG_FRESH, x);
 	vm_estimate(vm, x);
-	/* Waiting for the tick would cost a needy VM up to a second. */
-	return vm->needy || vm_size_bytes(vm) < add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 2);
+	return cannot_wait(vm);
+}
+
+static bool take_residency(struct vm *vm, const struct event *ev, struct vm_ctx *x)
+{
+	if (!vm_surge_visible(vm, x->config, x->now_ms) || !ev->sample.has_memory)
+		return false;
+	vm_take_residency(vm, x, &ev->sample);
+	vm_estimate(vm, x);
+	return cannot_wait(vm);
 }
 
 /* Returns whether a new plan is wanted at once. */
@@ -487,6 +501,8 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 	case EVENT_VM_SAMPLE:
 		vm_take_sample(vm, x, &ev->sample);
 		return false;
+	case EVENT_VM_RESIDENCY:
+		return take_residency(vm, ev, x);
 	case EVENT_VM_BALLOON:
 		vm_balloon_moved(vm, x, ev->bytes);
 		return false;
@@ -589,6 +605,11 @@ uint64_t core_poll_ms(const struct core *c, const struct vm *vm)
 	default:
 		return c->config.interval_ms;
 	}
+}
+
+bool core_watch_residency(const struct core *c, const struct vm *vm)
+{
+	return vm_surge_visible(vm, &c->config, c->now_ms);
 }
 
 void core_admit(const struct core *c, vm_id except, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,

@@ -67,7 +67,8 @@ static void step(struct daemon *d, struct event *ev)
 	if (ev->type == EVENT_TICK)
 		for (e = d->entries; e; e = e->next)
 			poll_rearm(e);
-	if (ev->type != EVENT_VM_SAMPLE && ev->type != EVENT_VM_STATS && (d->effects.n || ev->type == EVENT_VM_RESULT))
+	bool reading = ev->type == EVENT_VM_SAMPLE || ev->type == EVENT_VM_STATS || ev->type == EVENT_VM_RESIDENCY;
+	if (!reading && (d->effects.n || ev->type == EVENT_VM_RESULT))
 		keep_mark(d);
 }
 
@@ -295,11 +296,12 @@ static void start_watchers(struct daemon *d)
 {
 	ev_timer_init(&d->tick_timer, tick_cb, 0., 0.);
 	ev_timer_init(&d->wake_timer, wake_cb, 0., 0.);
+	ev_timer_init(&d->watch_timer, poll_watch_cb, 0., 0.);
 	ev_timer_init(&d->state_timer, state_cb, 0., 0.);
 	ev_signal_init(&d->sig_term, term_cb, SIGTERM);
 	ev_signal_init(&d->sig_int, term_cb, SIGINT);
 	ev_signal_init(&d->sig_hup, reload_cb, SIGHUP);
-	d->tick_timer.data = d->wake_timer.data = d->state_timer.data = d->sig_hup.data = d;
+	d->tick_timer.data = d->wake_timer.data = d->watch_timer.data = d->state_timer.data = d->sig_hup.data = d;
 	ev_signal_start(d->loop, &d->sig_term);
 	ev_signal_start(d->loop, &d->sig_int);
 	ev_signal_start(d->loop, &d->sig_hup);

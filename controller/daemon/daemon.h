@@ -62,6 +62,7 @@ struct entry {
 	struct work_lane *virt_lane, *kernel_lane;
 	uint64_t limit_seen_bytes;
 	uint64_t read_ms, overhead_due_ms, checked_ms;
+	uint64_t usage_seen_bytes; /* charged to its cgroup when the core last heard of it */
 	uint64_t last_update_s;
 	unsigned unchanged_reads, phase_reads;
 	struct memoc_err stats_err; /* last failure of a statistics read, "" = none */
@@ -91,7 +92,7 @@ struct daemon {
 	bool state_dirty, state_writing;
 	int lock_fd;
 	struct control *control;
-	ev_timer tick_timer, wake_timer, state_timer, watchdog_timer;
+	ev_timer tick_timer, wake_timer, watch_timer, state_timer, watchdog_timer;
 	ev_signal sig_term, sig_int, sig_hup;
 	uint64_t started_ms;
 	int exit_code;
@@ -139,6 +140,7 @@ void poll_result(struct entry *e, const struct guest_stats *s);
 void poll_failed(struct entry *e, int code, const struct memoc_err *err);
 void poll_samples(struct daemon *d); /* all cgroups, before each tick */
 void poll_timer_cb(struct ev_loop *loop, ev_timer *w, int revents);
+void poll_watch_cb(struct ev_loop *loop, ev_timer *w, int revents); /* residency between two ticks */
 
 /* ---- jobs.c: work for the workers; results come back through the functions above ---- */
 void jobs_worker_fini(void *worker);
