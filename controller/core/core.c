@@ -327,6 +327,7 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 	vm->retry_at_ms = m->retry_delay_ms ? now_ms + m->retry_delay_ms : NEVER_MS;
 	vm->pinned_bytes = m->pinned_bytes;
 	vm->held = m->held;
+	vm->drained = m->drained;
 	vm->actual_trusted = m->target_bytes && (vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW ||
 						 vm->health == BALLOON_STALLED);
 	vm->actual_bytes = vm->actual_trusted ? m->target_bytes : 0; /* until it is read: the best guess there is */

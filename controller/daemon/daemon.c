@@ -200,6 +200,8 @@ static void reload_cb(struct ev_loop *loop, ev_signal *w, int revents)
 		d->n_settings = n;
 		d->config = c;
 		log_set_level(log_level_of(d));
+		if (ring_resize(d->ring, c.events_kept) < 0)
+			log_warning("out of memory: `memoc events` looks back as far as before");
 		arm_tick(d);
 		daemon_post(d, (struct event){.type = EVENT_CONFIG, .config = &d->config.core});
 		log_notice("configuration reloaded");

@@ -179,6 +179,7 @@ int job_member(struct daemon *d, uid_t uid, gid_t gid, member_done_fn *done, voi
 /* ---- keep.c: the state file ---- */
 int keep_load(struct daemon *d, struct memoc_err *err);
 void keep_mark(struct daemon *d);
+void keep_soon(struct daemon *d);		      /* a person's word: written at once, not within a second */
 void keep_forget(struct daemon *d, const char *uuid); /* what the last memocd knew of a VM that is no more */
 void keep_write(struct daemon *d);
 void keep_saved(struct daemon *d, int code, const struct memoc_err *err);
