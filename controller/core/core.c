@@ -385,6 +385,7 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 	vm->retry_at_ms = m->retry_delay_ms ? now_ms + m->retry_delay_ms : NEVER_MS;
 	vm->pinned_bytes = m->pinned_bytes;
 	vm->held = m->held;
+	vm->drained = m->drained;
 	vm->actual_trusted = m->target_bytes && (vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW ||
 						 vm->health == BALLOON_STALLED);
 	vm->actual_bytes = vm->actual_trusted ? m->target_bytes : 0; /* until it is read: the best guess there is */
@@ -505,6 +506,12 @@ static void vm_result(struct vm *vm, const struct event *ev, struct vm_ctx *x)
 		vm_limit_result(vm, x, ev->result.code, ev->result.bytes);
 }
 
+/* Waiting for the tick would cost a needy VM up to a second. */
+static bool cannot_wait(const struct vm *vm)
+{
+	return vm->needy || vm_size_bytes(vm) < add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 2);
+}
+
 static bool take_stats(struct vm *vm, const struct event *ev, struct vm_ctx *x)
 {
 	unsigned before = vm->stats_advances;
@@ -514,8 +521,16 @@ static bool take_stats(struct vm *vm, const struct event *ev, struct vm_ctx *x)
 	if (vm->stats_advances >= 2)
 		vm_signal(vm, SIG_FRESH, x);
 	vm_estimate(vm, x);
-	/* Waiting for the tick would cost a needy VM up to a second. */
-	return vm->needy || vm_size_bytes(vm) < add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 2);
+	return cannot_wait(vm);
+}
+
+static bool take_residency(struct vm *vm, const struct event *ev, struct vm_ctx *x)
+{
+	if (!vm_surge_visible(vm, x->config, x->now_ms) || !ev->sample.has_memory)
+		return false;
+	vm_take_residency(vm, x, &ev->sample);
+	vm_estimate(vm, x);
+	return cannot_wait(vm);
 }
 
 /* Returns whether a new plan is wanted at once. */
@@ -545,6 +560,8 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 	case EVENT_VM_SAMPLE:
 		vm_take_sample(vm, x, &ev->sample);
 		return false;
+	case EVENT_VM_RESIDENCY:
+		return take_residency(vm, ev, x);
 	case EVENT_VM_BALLOON:
 		vm_balloon_moved(vm, x, ev->bytes);
 		return false;
@@ -647,6 +664,11 @@ uint64_t core_poll_ms(const struct core *c, const struct vm *vm)
 	default:
 		return c->config.interval_ms;
 	}
+}
+
+bool core_watch_residency(const struct core *c, const struct vm *vm)
+{
+	return vm_surge_visible(vm, &c->config, c->now_ms);
 }
 
 void core_admit(const struct core *c, vm_id except, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,

@@ -38,6 +38,9 @@ uint64_t core_next_wakeup_ms(const struct core *c);
 /* How long after the last read the VM's guest statistics are worth reading again; NEVER_MS: not in this state. */
 uint64_t core_poll_ms(const struct core *c, const struct vm *vm);
 
+/* Is it worth looking at the VM's residency more often than once a tick? Where it can grow into memory that it has. */
+bool core_watch_residency(const struct core *c, const struct vm *vm);
+
 const struct books *core_books(const struct core *c);
 const struct core_config *core_config(const struct core *c);
 const struct host_sample *core_host(const struct core *c);

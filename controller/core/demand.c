@@ -14,6 +14,7 @@ void vm_forget_signals(struct vm *vm)
 	vm->has_guest_rates = false;
 	vm->guest_swap_in_per_s = vm->guest_swap_out_per_s = 0;
 	vm->guest_swap_delta_bytes = 0;
+	vm->surge_from_bytes = vm->surge_bytes = 0;
 	vm->growth_mean_bytes_per_s = vm->growth_dev_bytes_per_s = 0;
 	vm->used_ms = NEVER_MS;
 	vm->growth_from_ms = NEVER_MS;
@@ -21,6 +22,24 @@ void vm_forget_signals(struct vm *vm)
 	vm->needy_rounds = 0;
 	vm->rank = 0;
 	vm->double_swap_signs = 0;
+}
+
+/*
+ * What the VM was ever seen to touch and not give back; 0 = unknown. A guessed overhead is not subtracted: it would
+ * make honest guests look as if they claimed too much.
+ */
+static uint64_t present_bytes(const struct vm *vm)
+{
+	if (!vm->has_sample || !vm->sample.has_memory)
+		return 0;
+	uint64_t overhead = vm->overhead_measured ? vm->overhead_bytes : 0;
+	return add_sat_u64(sub_sat_u64(vm->sample.resident_bytes, overhead), vm->sample.swapped_bytes);
+}
+
+static bool judged(enum vm_state s)
+{
+	return s == VM_STEADY || s == VM_SHRINKING_BALLOON || s == VM_SHRINKING_LIMIT || s == VM_GROWING_LIMIT ||
+	       s == VM_GROWING_BALLOON;
 }
 
 /* ---- guest ---- */
@@ -108,6 +127,8 @@ static bool actual_of_before(const struct vm *vm)
 	return vm->actual_stale && vm->stats.has_available && vm->stats.available_bytes > vm->actual_bytes;
 }
 
+#define SAME_MOMENT_MS 20 /* a look at its residency so near to its statistics shows what they speak of */
+
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 {
 	if (s->has_actual)
@@ -124,8 +145,11 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 		vm->stats = *s;
 		vm->has_stats = true;
 	}
-	if (advanced)
+	if (advanced) {
 		learn_hidden(vm, x->now_ms);
+		vm->surge_from_bytes = x->now_ms - vm->present_ms <= SAME_MOMENT_MS ? present_bytes(vm) : 0;
+		vm->surge_bytes = 0;
+	}
 	if (advanced && vm->stats_advances >= 2)
 		notice_driver(vm, x);
 	if (advanced && vm->stats_advances >= 2 && vm->state != VM_PAUSED && vm->state != VM_MIGRATING_OUT &&
@@ -134,6 +158,41 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 }
 
 /* ---- host ---- */
+
+/*
+ * A busy guest with one processor sends its statistics seconds late; its host sees at once what it touches. Present
+ * memory beyond what there was at the last statistics is memory that was usable then and is not any more. It may be
+ * page cache, which the next statistics tell; until then it counts as used. A guest that fills memory which is resident
+ * already is not seen so.
+ */
+static void note_surge(struct vm *vm, uint64_t now_ms)
+{
+	uint64_t present = present_bytes(vm);
+	vm->present_ms = now_ms;
+	if (!vm->surge_from_bytes)
+		vm->surge_from_bytes = present;
+	vm->surge_bytes = sub_sat_u64(present, vm->surge_from_bytes);
+}
+
+void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_host_sample *s)
+{
+	vm->sample.resident_bytes = s->resident_bytes;
+	vm->sample.swapped_bytes = s->swapped_bytes;
+	vm->sample.limit_bytes = s->limit_bytes;
+	vm->sample.under_oom = s->under_oom;
+	note_surge(vm, x->now_ms);
+}
+
+/* Less is QEMU's own coming and going. */
+#define SURGE_LEAST_BYTES (16 * MIB)
+
+bool vm_surge_visible(const struct vm *vm, const struct core_config *c, uint64_t now_ms)
+{
+	uint64_t size = vm_size_bytes(vm);
+	uint64_t from = vm->surge_from_bytes ? vm->surge_from_bytes : present_bytes(vm);
+	return judged(vm->state) && vm->has_sample && vm->sample.has_memory && vm_balloon_works(vm) &&
+	       vm_stats_fresh(vm, c, now_ms) && size < vm_max_bytes(vm) && add_sat_u64(from, SURGE_LEAST_BYTES) < size;
+}
 
 void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample *s)
 {
@@ -162,11 +221,9 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 		vm->sample = *s;
 		vm->sample_ms = x->now_ms;
 		vm->has_sample = true;
+		note_surge(vm, x->now_ms);
 	} else if (s->has_memory) {
-		vm->sample.resident_bytes = s->resident_bytes;
-		vm->sample.swapped_bytes = s->swapped_bytes;
-		vm->sample.limit_bytes = s->limit_bytes;
-		vm->sample.under_oom = s->under_oom;
+		vm_take_residency(vm, x, s);
 	}
 }
 
@@ -175,18 +232,6 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 #define REACTION_S 2.0		/* a tick to see it, one to act */
 #define DEMAND_DECAY_MS 10000.0 /* falling demand is believed after this; rising at once */
 #define STALE_DECAY_MS 60000.0	/* … and this where the guest does not say so itself */
-
-/*
- * What the VM was ever seen to touch and not give back; 0 = unknown. A guessed overhead is not subtracted: it would
- * make honest guests look as if they claimed too much.
- */
-static uint64_t present_bytes(const struct vm *vm)
-{
-	if (!vm->has_sample || !vm->sample.has_memory)
-		return 0;
-	uint64_t overhead = vm->overhead_measured ? vm->overhead_bytes : 0;
-	return add_sat_u64(sub_sat_u64(vm->sample.resident_bytes, overhead), vm->sample.swapped_bytes);
-}
 
 /* The guest's word, or its last that made sense while that is not old: a snapshot from before the balloon moved may
  * contradict itself. */
@@ -200,7 +245,7 @@ static bool guest_account(struct vm *vm, struct vm_ctx *x, uint64_t *ret_used)
 	}
 	if (vm->used_ms == NEVER_MS || x->now_ms - vm->used_ms > x->config->stale_ms)
 		return false;
-	*ret_used = vm->used_bytes;
+	*ret_used = add_sat_u64(vm->used_bytes, vm->surge_bytes);
 	return true;
 }
 
@@ -249,6 +294,36 @@ static uint64_t low_usable_bytes(const struct vm *vm)
 
 #define SIGN_NONE 0.0
 
+/*
+ * At the speed at which it has touched memory since its statistics, what it called usable then is gone within a second,
+ * and half of it is gone already. A guest that fills its page cache so fast looks the same until it tells.
+ */
+static bool surges(const struct vm *vm, uint64_t now_ms, uint64_t usable)
+{
+	if (vm->surge_bytes < SURGE_LEAST_BYTES || vm->surge_bytes < usable / 2)
+		return false;
+	uint64_t elapsed_ms = max_u64(now_ms - vm->stats_ms, 100);
+	return sub_sat_u64(usable, vm->surge_bytes) <= mul_div_u64(vm->surge_bytes, 1000, elapsed_ms);
+}
+
+static double low_sign(struct vm *vm, const struct vm_ctx *x, uint64_t usable)
+{
+	uint64_t low = low_usable_bytes(vm), present = present_bytes(vm), left = sub_sat_u64(usable, vm->surge_bytes);
+	bool plausible = !present || present >= vm_size_bytes(vm) / 4 * 3;
+	if (usable < low && plausible) {
+		snprintf(vm->needy_why, sizeof(vm->needy_why), "guest has %llu MiB usable left",
+			 (unsigned long long)(usable / MIB));
+		return 1000.0 * (1 - (double)usable / (double)low) + 1;
+	}
+	if (!surges(vm, x->now_ms, usable))
+		return SIGN_NONE;
+	snprintf(vm->needy_why, sizeof(vm->needy_why), "guest touched %llu of %llu MiB usable in %llu ms",
+		 (unsigned long long)(vm->surge_bytes / MIB), (unsigned long long)(usable / MIB),
+		 (unsigned long long)(x->now_ms - vm->stats_ms));
+	vm->surge_sign_ms = x->now_ms;
+	return left < low ? 1000.0 * (1 - (double)left / (double)low) + 1 : 1;
+}
+
 /* Pages a second that the guest moves while it has little usable memory; swap-ins with plenty free are just its return.
  */
 static double guest_sign(struct vm *vm, struct vm_ctx *x)
@@ -268,14 +343,8 @@ static double guest_sign(struct vm *vm, struct vm_ctx *x)
 		snprintf(vm->needy_why, sizeof(vm->needy_why), "guest swaps %.1f MiB/s", swap / (double)MIB);
 		return swap / 4096;
 	}
-	uint64_t low = low_usable_bytes(vm);
-	uint64_t present = present_bytes(vm);
-	bool plausible = !present || present >= size / 4 * 3;
-	if (known && usable < low && plausible && size < vm_max_bytes(vm)) {
-		snprintf(vm->needy_why, sizeof(vm->needy_why), "guest has %llu MiB usable left",
-			 (unsigned long long)(usable / MIB));
-		return 1000.0 * (1 - (double)usable / (double)low) + 1;
-	}
+	if (known && size < vm_max_bytes(vm))
+		return low_sign(vm, x, usable);
 	return SIGN_NONE;
 }
 
@@ -364,12 +433,6 @@ static void watch_double_swap(struct vm *vm, struct vm_ctx *x)
 		record(x, vm, RECORD_DOUBLE_SWAP_OVER, 0, 0, "after %.1f s",
 		       (double)(x->now_ms - vm->double_swap_ms) / 1000);
 	}
-}
-
-static bool judged(enum vm_state s)
-{
-	return s == VM_STEADY || s == VM_SHRINKING_BALLOON || s == VM_SHRINKING_LIMIT || s == VM_GROWING_LIMIT ||
-	       s == VM_GROWING_BALLOON;
 }
 
 void vm_estimate(struct vm *vm, struct vm_ctx *x)

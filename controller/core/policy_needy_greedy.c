@@ -67,7 +67,8 @@ static bool helping_in_progress(const struct vm *vm, const struct plan *p)
 	    vm->actual_bytes < vm_max_bytes(vm))
 		return true;
 	bool just = vm->grow_ms != NEVER_MS && p->now_ms - vm->grow_ms < p->config->interval_ms * 3 / 2;
-	bool seen = vm->stats_ms > vm->change_ms || vm->sample_ms > vm->change_ms + p->config->interval_ms / 2;
+	bool seen = vm->stats_ms > vm->change_ms || vm->surge_sign_ms > vm->change_ms ||
+		    vm->sample_ms > vm->change_ms + p->config->interval_ms / 2;
 	return just && !seen;
 }
 

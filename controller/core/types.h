@@ -119,6 +119,7 @@ struct vm_memory {
 	uint64_t retry_delay_ms;    /* 0 = none pending */
 	uint64_t pinned_bytes;	    /* `memoc resize`; 0 = not pinned */
 	bool held;		    /* `memoc hold` */
+	bool drained;		    /* `memoc drain`; held as well */
 	bool limit_ours;	    /* the cgroup limit found was set by memoc */
 };
 

@@ -123,6 +123,12 @@ struct vm {
 	double host_faults_per_s, host_faults_before_per_s, host_refaults_per_s;
 	uint64_t rate_stats_ms, rate_sample_ms;
 
+	/* --- between two statistics: what became present since the last ones, see demand.c --- */
+	uint64_t surge_from_bytes; /* present then; 0 = to be seen at the next look */
+	uint64_t present_ms;	   /* last look */
+	uint64_t surge_bytes;
+	uint64_t surge_sign_ms; /* when that alone last made it needy */
+
 	/* --- estimates, see demand.c --- */
 	uint64_t demand_bytes;
 	double demand_confidence;		    /* 0..1 */
@@ -139,7 +145,7 @@ struct vm {
 	unsigned needy_rounds; /* growths that did not end it */
 	double need_score;     /* weighted; orders the needy */
 	unsigned rank;	       /* 1 = neediest; 0 = not needy */
-	char needy_why[64];
+	char needy_why[80];
 
 	/* --- target and how it is being reached --- */
 	uint64_t target_bytes; /* guest memory the VM is to have */
@@ -257,6 +263,9 @@ void resize_stalled(struct vm *vm, struct vm_ctx *x, bool growing);
 /* ---- estimators (demand.c) ---- */
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s);
 void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample *s);
+/* Memory of the sample only: what the guest touched since its statistics. */
+void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_host_sample *s);
+bool vm_surge_visible(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
 void vm_estimate(struct vm *vm, struct vm_ctx *x);	    /* demand, headroom, need, greedy, needy */
 void vm_watch_double_swap(struct vm *vm, struct vm_ctx *x); /* once a tick */
 void vm_forget_signals(struct vm *vm); /* after a reboot or resume: nothing from the guest is believed */

@@ -117,7 +117,7 @@ const struct config_key config_keys[] = {
 	{"log", "level", "lines below this level are dropped; --log-level goes before it", CONFIG_ENUM,
 	 FIELD(log_level), NAMES(log_level_names)},
 	{"log", "events", "how many events `memoc events` can look back", CONFIG_COUNT, FIELD(events_kept),
-	 RANGE(16, 1 << 20)},
+	 RANGE(16, 20000)},
 	{"log", "record",
 	 "every input and decision on disk, for `memoc replay`: this much, then the oldest goes; 0: off", CONFIG_BYTES,
 	 FIELD(record_bytes), RANGE(0, TIB)},

@@ -69,7 +69,8 @@ static void step(struct daemon *d, struct event *ev)
 	if (ev->type == EVENT_TICK)
 		for (e = d->entries; e; e = e->next)
 			poll_rearm(e);
-	if (ev->type != EVENT_VM_SAMPLE && ev->type != EVENT_VM_STATS && (d->effects.n || ev->type == EVENT_VM_RESULT))
+	bool reading = ev->type == EVENT_VM_SAMPLE || ev->type == EVENT_VM_STATS || ev->type == EVENT_VM_RESIDENCY;
+	if (!reading && (d->effects.n || ev->type == EVENT_VM_RESULT))
 		keep_mark(d);
 }
 
@@ -201,6 +202,8 @@ static void reload_cb(struct ev_loop *loop, ev_signal *w, int revents)
 		d->n_settings = n;
 		d->config = c;
 		log_set_level(log_level_of(d));
+		if (ring_resize(d->ring, c.events_kept) < 0)
+			log_warning("out of memory: `memoc events` looks back as far as before");
 		arm_tick(d);
 		recorder_configure(d->recorder);
 		daemon_post(d, (struct event){.type = EVENT_CONFIG, .config = &d->config.core});
@@ -301,11 +304,12 @@ static void start_watchers(struct daemon *d)
 {
 	ev_timer_init(&d->tick_timer, tick_cb, 0., 0.);
 	ev_timer_init(&d->wake_timer, wake_cb, 0., 0.);
+	ev_timer_init(&d->watch_timer, poll_watch_cb, 0., 0.);
 	ev_timer_init(&d->state_timer, state_cb, 0., 0.);
 	ev_signal_init(&d->sig_term, term_cb, SIGTERM);
 	ev_signal_init(&d->sig_int, term_cb, SIGINT);
 	ev_signal_init(&d->sig_hup, reload_cb, SIGHUP);
-	d->tick_timer.data = d->wake_timer.data = d->state_timer.data = d->sig_hup.data = d;
+	d->tick_timer.data = d->wake_timer.data = d->watch_timer.data = d->state_timer.data = d->sig_hup.data = d;
 	ev_signal_start(d->loop, &d->sig_term);
 	ev_signal_start(d->loop, &d->sig_int);
 	ev_signal_start(d->loop, &d->sig_hup);

@@ -63,6 +63,7 @@ struct entry {
 	struct work_lane *virt_lane, *kernel_lane;
 	uint64_t limit_seen_bytes;
 	uint64_t read_ms, overhead_due_ms, checked_ms;
+	uint64_t usage_seen_bytes; /* charged to its cgroup when the core last heard of it */
 	uint64_t last_update_s;
 	unsigned unchanged_reads, phase_reads;
 	struct memoc_err stats_err; /* last failure of a statistics read, "" = none */
@@ -93,7 +94,7 @@ struct daemon {
 	bool state_dirty, state_writing;
 	int lock_fd;
 	struct control *control;
-	ev_timer tick_timer, wake_timer, state_timer, watchdog_timer;
+	ev_timer tick_timer, wake_timer, watch_timer, state_timer, watchdog_timer;
 	ev_signal sig_term, sig_int, sig_hup;
 	uint64_t started_ms;
 	int exit_code;
@@ -141,6 +142,7 @@ void poll_result(struct entry *e, const struct guest_stats *s);
 void poll_failed(struct entry *e, int code, const struct memoc_err *err);
 void poll_samples(struct daemon *d); /* all cgroups, before each tick */
 void poll_timer_cb(struct ev_loop *loop, ev_timer *w, int revents);
+void poll_watch_cb(struct ev_loop *loop, ev_timer *w, int revents); /* residency between two ticks */
 
 /* ---- jobs.c: work for the workers; results come back through the functions above ---- */
 void jobs_worker_fini(void *worker);
@@ -179,6 +181,7 @@ int job_member(struct daemon *d, uid_t uid, gid_t gid, member_done_fn *done, voi
 /* ---- keep.c: the state file ---- */
 int keep_load(struct daemon *d, struct memoc_err *err);
 void keep_mark(struct daemon *d);
+void keep_soon(struct daemon *d);		      /* a person's word: written at once, not within a second */
 void keep_forget(struct daemon *d, const char *uuid); /* what the last memocd knew of a VM that is no more */
 void keep_write(struct daemon *d);
 void keep_saved(struct daemon *d, int code, const struct memoc_err *err);

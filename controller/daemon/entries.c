@@ -183,8 +183,11 @@ void entry_learn(struct entry *e, const struct dom_facts *facts, bool from_xml)
 		return;
 	e->facts = *facts;
 	e->has_xml |= from_xml;
+	const struct state_vm *known = state_find(&e->daemon->remembered, e->uuid);
 	if (facts->policy_bad && had)
 		e->facts.policy = last_good;
+	else if (facts->policy_bad && known)
+		e->facts.policy = known->policy;
 	tell_policy_error(e, &last_err);
 	if (e->facts.ineligible != DOM_ELIGIBLE && e->facts.ineligible != before)
 		tell_ineligible(e);

@@ -27,6 +27,7 @@ static struct vm_memory remember(const struct vm *vm, const struct entry *e)
 		.retry_delay_ms = vm->retry_delay_ms,
 		.pinned_bytes = vm->pinned_bytes,
 		.held = vm->held,
+		.drained = vm->drained,
 		.limit_ours = vm->limit_ours || vm->limit_pending,
 	};
 }
@@ -50,6 +51,7 @@ static int snapshot(const struct daemon *d, struct state *ret)
 		v->pid = e->attach ? proc_vm_pid(e->attach->proc) : 0;
 		v->pid_start_ticks = e->attach ? e->attach->start_ticks : 0;
 		v->memory = remember(vm, e);
+		v->policy = e->facts.policy;
 	}
 	for (size_t i = 0; i < d->remembered.n; i++)
 		if (!state_find(&s, d->remembered.vms[i].uuid))
@@ -77,6 +79,14 @@ void keep_mark(struct daemon *d)
 		ev_timer_set(&d->state_timer, 1., 0.);
 		ev_timer_start(d->loop, &d->state_timer);
 	}
+}
+
+void keep_soon(struct daemon *d)
+{
+	d->state_dirty = true;
+	keep_write(d);
+	if (d->state_dirty)
+		keep_mark(d);
 }
 
 /* Called by the timer (through daemon.c) and again when a worker has written. */

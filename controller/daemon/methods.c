@@ -473,6 +473,7 @@ static void method_resize(struct varlink_call *call, const struct json *paramete
 		pending_free(p);
 	}
 	daemon_post(d, (struct event){.type = EVENT_VM_PIN, .vm = e->id, .bytes = bytes});
+	keep_soon(d);
 }
 
 /* The VM of hold, release and drain: none named means all. False after the call was failed. */
@@ -501,9 +502,9 @@ static void set_hold(struct varlink_call *call, const struct json *parameters, s
 			 "all VMs are held: release them all (memoc release), or hold single ones");
 		return;
 	}
-	varlink_answer(call, NULL, false);
 	daemon_post(d, (struct event){.type = EVENT_VM_HOLD, .vm = id, .flag = flag});
-	keep_mark(d);
+	keep_soon(d);
+	varlink_answer(call, NULL, false);
 }
 
 static void method_hold(struct varlink_call *call, const struct json *parameters, void *user)
@@ -530,6 +531,7 @@ static void method_drain(struct varlink_call *call, const struct json *parameter
 	for (struct entry *e = d->entries; e; e = e->next)
 		if (e->in_core && (!id || e->id == id))
 			daemon_post(d, (struct event){.type = EVENT_VM_DRAIN, .vm = e->id});
+	keep_soon(d);
 	struct pending *p = pending_new(d, call, WAIT_DRAIN);
 	if (!p)
 		return;

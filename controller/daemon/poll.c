@@ -2,17 +2,19 @@
 /*
  * When to read what. Guest statistics come once a period, at a moment that QEMU chose; reading just after that moment
  * costs one read a period and sees every change at once, so each VM's timer is locked to the phase of its own
- * statistics.
+ * statistics. A busy guest answers late, and its next statistics then come late too: a phase that was lost is looked
+ * for with many reads at once, because half a period of age is half a second of reaction.
  */
 #include "controller/daemon/daemon.h"
 
 #include <errno.h>
 
-#define TIGHT_MS 90	/* an update seen within this of the read before was caught right after it came */
-#define WALK_MS 120	/* otherwise the next read comes this much earlier than a period from now … */
+#define TIGHT_MS 150	/* an update seen within this of the read before was caught right after it came */
+#define WALK_MS 120	/* a phase that was believed long enough is looked for this much earlier */
 #define LOCKED_READS 30 /* a phase once caught is believed for so many reads: they drift later by some ms each */
-#define AGAIN_MS 60	/* … and one that came too early is repeated after this */
-#define AGAIN_TRIES 8	/* then the guest is slow or silent: back to one read an interval */
+#define AGAIN_MS                                                                                                       \
+	75 /* a read that came too early is repeated after this, and so is one that came at an unknown moment */
+#define AGAIN_TRIES 40 /* three periods; then the guest is silent: back to one read an interval */
 #define VERIFY_MS 60000
 #define FAILED_MS 2000 /* after a read that failed */
 
@@ -62,6 +64,55 @@ void poll_timer_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	job_stats(e);
 }
 
+/* ---- residency between two ticks ---- */
+
+/*
+ * A spike takes a guest's usable memory away within a fraction of a second, and its own statistics come a second later,
+ * or several where its processors are busy. So the cgroups of those VMs that can grow into memory they have are looked
+ * at more often: one small read each, and only where much was added the core hears of it. No such VM, no timer.
+ */
+#define WATCH_MS 100
+#define SURGE_BYTES (4 * MIB) /* what the core is told of */
+
+static bool watched(struct entry *e)
+{
+	const struct vm *vm = e->in_core && e->attach ? core_vm(e->daemon->core, e->id) : NULL;
+	return vm && core_watch_residency(e->daemon->core, vm);
+}
+
+static void residency(struct entry *e)
+{
+	struct event ev = {.type = EVENT_VM_RESIDENCY, .vm = e->id};
+	if (cgroup_vm_usage(e->attach->cgroup, &e->usage_seen_bytes) == 0 &&
+	    cgroup_vm_read(e->attach->cgroup, &ev.sample) == 0)
+		daemon_post(e->daemon, ev);
+}
+
+void poll_watch_cb(struct ev_loop *loop, ev_timer *w, int revents)
+{
+	struct daemon *d = w->data;
+	bool any = false;
+	for (struct entry *e = d->entries; e; e = e->next) {
+		uint64_t usage;
+		if (!watched(e))
+			continue;
+		any = true;
+		if (cgroup_vm_usage(e->attach->cgroup, &usage) < 0)
+			continue; /* the group is gone: the pidfd tells the rest */
+		if (usage >= add_sat_u64(e->usage_seen_bytes, SURGE_BYTES))
+			residency(e);
+		else
+			e->usage_seen_bytes = min_u64(e->usage_seen_bytes, usage);
+	}
+	ev_timer_stop(loop, w);
+	if (!any)
+		return;
+	ev_timer_set(w, WATCH_MS / 1000., 0.);
+	ev_timer_start(loop, w);
+}
+
+/* ---- guest statistics ---- */
+
 void poll_result(struct entry *e, const struct guest_stats *s)
 {
 	struct daemon *d = e->daemon;
@@ -69,12 +120,12 @@ void poll_result(struct entry *e, const struct guest_stats *s)
 	bool advanced = s->last_update_s > e->last_update_s;
 	e->read_ms = now;
 	e->stats_err.text[0] = '\0';
+	bool caught = since_ms <= TIGHT_MS || !e->last_update_s;
 	if (advanced) {
-		if (since_ms <= TIGHT_MS || !e->last_update_s)
-			e->phase_reads = LOCKED_READS;
-		else if (e->phase_reads)
-			e->phase_reads--;
-		next = e->phase_reads ? period : sub_sat_u64(period, WALK_MS);
+		/* Waited for a period and there it is: as predicted, unless it had been late before. */
+		bool predicted = e->phase_reads && !e->unchanged_reads;
+		e->phase_reads = caught ? LOCKED_READS : predicted ? e->phase_reads - 1 : 0;
+		next = e->phase_reads ? period : predicted ? sub_sat_u64(period, WALK_MS) : AGAIN_MS;
 		e->unchanged_reads = 0;
 	} else {
 		bool expected = e->last_update_s && ++e->unchanged_reads <= AGAIN_TRIES;
@@ -82,6 +133,8 @@ void poll_result(struct entry *e, const struct guest_stats *s)
 	}
 	e->last_update_s = s->last_update_s;
 	arm(e, next);
+	if (advanced && watched(e)) /* what is resident now is what they say is used: a surge counts from here */
+		residency(e);
 	struct event ev = {.type = EVENT_VM_STATS, .vm = e->id, .stats = *s};
 	daemon_post(d, ev); /* may arm it sooner, and may free nothing: stats never end a VM */
 }
@@ -114,6 +167,7 @@ static void sample(struct entry *e, uint64_t now)
 void poll_samples(struct daemon *d)
 {
 	uint64_t now = now_ms();
+	bool watch = false;
 	for (struct entry *e = d->entries; e; e = e->next) {
 		if (e->in_core && e->attach)
 			sample(e, now);
@@ -125,5 +179,10 @@ void poll_samples(struct daemon *d)
 		const struct vm *vm = e->in_core ? core_vm(d->core, e->id) : NULL;
 		if (vm && vm->state == VM_MIGRATING_OUT && !work_lane_busy(e->virt_lane))
 			job_migration(e);
+		watch |= watched(e);
+	}
+	if (watch && !ev_is_active(&d->watch_timer)) {
+		ev_timer_set(&d->watch_timer, WATCH_MS / 1000., 0.);
+		ev_timer_start(d->loop, &d->watch_timer);
 	}
 }

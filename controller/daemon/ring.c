@@ -50,6 +50,23 @@ static void grow(struct ring *r)
 	r->allocated = want;
 }
 
+int ring_resize(struct ring *r, size_t kept)
+{
+	kept = kept ? kept : 1;
+	if (kept == r->kept)
+		return 0;
+	size_t n = r->n < kept ? r->n : kept, allocated = n > 64 ? n : kept < 64 ? kept : 64;
+	struct ring_event *events = calloc(allocated, sizeof(*events));
+	if (!events)
+		return -ENOMEM;
+	for (size_t i = 0; i < n; i++)
+		events[i] = *ring_at(r, r->n - n + i);
+	free(r->events);
+	*r = (struct ring){
+		.kept = kept, .n = n, .next = n, .number = r->number, .events = events, .allocated = allocated};
+	return 0;
+}
+
 struct ring_event *ring_add(struct ring *r)
 {
 	grow(r);

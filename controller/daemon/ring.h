@@ -20,6 +20,8 @@ struct ring_event {
 
 struct ring;
 int ring_new(size_t kept, struct ring **ret);
+/* The newest stay. −ENOMEM: as before. */
+int ring_resize(struct ring *r, size_t kept);
 struct ring *ring_free(struct ring *r);
 /* A slot for the next event, zeroed but for its number; the oldest is overwritten. Never NULL. */
 struct ring_event *ring_add(struct ring *r);

@@ -23,6 +23,17 @@ static int path_of(char *buf, size_t size, const char *dir, const char *name, st
 
 /* ---- writing ---- */
 
+static void write_policy(struct json_writer *w, const struct vmpolicy *policy)
+{
+	char value[64];
+
+	jw_object(w, "policy");
+	for (size_t i = 0; vmpolicy_keys[i].name; i++)
+		if (vmpolicy_get(policy, vmpolicy_keys[i].name, value, sizeof(value)) == 0)
+			jw_str(w, vmpolicy_keys[i].name, value);
+	jw_end(w);
+}
+
 static void write_vm(struct json_writer *w, const struct state_vm *vm)
 {
 	const struct vm_memory *m = &vm->memory;
@@ -41,7 +52,9 @@ static void write_vm(struct json_writer *w, const struct state_vm *vm)
 	jw_u64(w, "retry_delay_ms", m->retry_delay_ms);
 	jw_u64(w, "pinned_bytes", m->pinned_bytes);
 	jw_bool(w, "held", m->held);
+	jw_bool(w, "drained", m->drained);
 	jw_bool(w, "limit_ours", m->limit_ours);
+	write_policy(w, &vm->policy);
 	jw_end(w);
 }
 
@@ -177,6 +190,26 @@ static bool read_identity(const struct json *j, struct state_vm *vm)
 	return read_u64(j, "pid_start_ticks", &vm->pid_start_ticks);
 }
 
+/* What is not said there is as by default: also all of it, in a file of an older memocd. */
+static bool read_policy(const struct json *vm, struct vmpolicy *ret)
+{
+	const struct json *policy = json_get(vm, "policy");
+
+	*ret = vmpolicy_default();
+	if (policy && json_type(policy) != JSON_OBJECT)
+		return false;
+	for (size_t i = 0; vmpolicy_keys[i].name; i++) {
+		const char *value = NULL;
+		int r = json_get_str(policy, vmpolicy_keys[i].name, &value);
+
+		if (r == 0)
+			r = vmpolicy_set(ret, vmpolicy_keys[i].name, value, NULL);
+		if (r < 0 && r != -ENOENT)
+			return false;
+	}
+	return true;
+}
+
 static bool read_vm(const struct json *j, struct state_vm *vm)
 {
 	struct vm_memory *m = &vm->memory;
@@ -186,7 +219,8 @@ static bool read_vm(const struct json *j, struct state_vm *vm)
 	       read_u64(j, "balloon_bytes_per_s", &m->speed_bytes_per_s) &&
 	       read_u64(j, "floor_bytes", &m->floor_bytes) && read_u64(j, "retry_delay_ms", &m->retry_delay_ms) &&
 	       read_u64(j, "pinned_bytes", &m->pinned_bytes) && read_bool(j, "held", &m->held) &&
-	       read_bool(j, "limit_ours", &m->limit_ours);
+	       read_bool(j, "drained", &m->drained) && read_bool(j, "limit_ours", &m->limit_ours) &&
+	       read_policy(j, &vm->policy);
 }
 
 /* 0; −EINVAL with why; −ENOMEM. */

@@ -18,6 +18,7 @@ struct state_vm {
 	pid_t pid; /* of the QEMU it was learned from: balloon health outlives it, target and limit do not */
 	uint64_t pid_start_ticks; /* field 22 of /proc/PID/stat: tells a recycled PID */
 	struct vm_memory memory;
+	struct vmpolicy policy; /* the last good one: what holds where its XML has become bad meanwhile */
 };
 struct state {
 	bool hold_all;

@@ -277,6 +277,11 @@ int cgroup_vm_read(struct cgroup_vm *g, struct vm_host_sample *ret)
 	return g->ops->read(g, ret);
 }
 
+int cgroup_vm_usage(struct cgroup_vm *g, uint64_t *ret_bytes)
+{
+	return kernfile_read_number(g->usage_fd, ret_bytes);
+}
+
 int cgroup_vm_set_limit(struct cgroup_vm *g, uint64_t bytes, enum cgroup_method method, uint64_t max_ms,
 			uint64_t *ret_bytes, struct memoc_err *err)
 {

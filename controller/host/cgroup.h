@@ -31,6 +31,8 @@ const char *cgroup_vm_path(const struct cgroup_vm *g); /* below the hierarchy's 
 /* Fills memory, refaults and psi of the sample (not major faults, not overhead). −ENODEV: the group is gone. About 10
  * µs. */
 int cgroup_vm_read(struct cgroup_vm *g, struct vm_host_sample *ret);
+/* All that is charged to it, file cache too: one small read, under 1 µs. −ENODEV: the group is gone. */
+int cgroup_vm_usage(struct cgroup_vm *g, uint64_t *ret_bytes);
 /*
  * Brings the limit to `bytes` (LIMIT_NONE opens). *ret_bytes: the limit in force afterwards, read back, also on error.
  * v1: in steps of at most 16 MiB below usage; −EBUSY where the kernel could not reclaim enough, −EAGAIN after max_ms:

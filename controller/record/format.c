@@ -202,6 +202,7 @@ void put_event(struct bytes *b, struct bases *bases, const struct event *ev)
 		break;
 	case EVENT_VM_STATS:
 	case EVENT_VM_SAMPLE:
+	case EVENT_VM_RESIDENCY:
 		put_reading(b, bases, ev);
 		break;
 	case EVENT_VM_BALLOON:
@@ -240,6 +241,7 @@ static void get_content(struct reading *r, struct bases *bases, struct event *ev
 		break;
 	case EVENT_VM_STATS:
 	case EVENT_VM_SAMPLE:
+	case EVENT_VM_RESIDENCY:
 		get_reading(r, bases, ev);
 		break;
 	case EVENT_VM_BALLOON:

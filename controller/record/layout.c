@@ -32,7 +32,7 @@
 #define MEMORY(T, P)                                                                                                   \
 	BOOL(T, P, known), U64(T, P, target_bytes), ENUM(T, P, health, 0, BALLOON_HEALTH_END),                         \
 	U64(T, P, speed_bytes_per_s), U64(T, P, floor_bytes), U64(T, P, retry_delay_ms), U64(T, P, pinned_bytes),      \
-	BOOL(T, P, held), BOOL(T, P, limit_ours)
+	BOOL(T, P, held), BOOL(T, P, drained), BOOL(T, P, limit_ours)
 
 #define STATS(T, P)                                                                                                    \
 	U64(T, P, last_update_s), U64(T, P, usable_bytes), U64(T, P, unused_bytes), U64(T, P, disk_caches_bytes),      \
@@ -92,6 +92,8 @@ static const struct field vm_list[] = {
 	DOUBLE(struct vm, , guest_swap_out_per_s), U64(struct vm, , guest_swap_delta_bytes), DOUBLE(struct vm, , host_faults_per_s),
 	DOUBLE(struct vm, , host_faults_before_per_s), DOUBLE(struct vm, , host_refaults_per_s), U64(struct vm, , rate_stats_ms),
 	U64(struct vm, , rate_sample_ms),
+	/* between two statistics */
+	U64(struct vm, , surge_from_bytes), U64(struct vm, , present_ms), U64(struct vm, , surge_bytes), U64(struct vm, , surge_sign_ms),
 	/* estimates */
 	U64(struct vm, , demand_bytes), DOUBLE(struct vm, , demand_confidence), U64(struct vm, , estimate_ms), U64(struct vm, , used_bytes),
 	U64(struct vm, , used_ms), U64(struct vm, , blind_until_ms), U64(struct vm, , growth_from_bytes), U64(struct vm, , growth_from_ms),

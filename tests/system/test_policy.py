@@ -169,6 +169,28 @@ def test_bad_values_by_virsh(desk):
     assert desk.memocd.info("web1")["policy_error"] is None
 
 
+def state_text(desk):
+    return (desk.memocd.state_dir / "state.json").read_text(encoding="utf-8")
+
+
+@limit(180)
+def test_the_last_word_survives_a_kill(desk):
+    """A policy whose XML has become bad, and a drain: both are as they were when memocd is killed and comes back."""
+    desk.memoc("set", "web1", "weight=300")
+    desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 300, 10, "its weight")
+    desk.virsh_policy("<policy weight='0'/>", "--live")
+    wait_for(lambda: desk.memocd.info("web1")["policy_error"], 10, "the bad policy to be refused")
+    desk.memoc("drain", "web1", "--wait", limit_s=90)
+    wait_for(lambda: '"drained": true' in state_text(desk) and '"weight": "300"' in state_text(desk), 20,
+             "both in the state file", show=lambda: state_text(desk))
+    desk.memocd.kill()
+    desk.memocd.start()
+    vm = desk.memocd.wait_vm("web1", lambda vm: vm["state"] == "steady", 60, "steady again")
+    assert vm["weight"] == 300 and vm["min_bytes"] == MIN_MIB * MIB and vm["held"], vm
+    assert "weight" in desk.memocd.info("web1")["policy_error"]
+    assert "drain" in json.dumps(desk.memocd.memoc("explain", "web1")), desk.memoc("explain", "web1")
+
+
 @limit(180)
 def test_live_and_config(desk):
     """--live until the VM stops, --config from its next start, each without the other's values; neither means both."""

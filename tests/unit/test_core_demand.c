@@ -2,6 +2,8 @@
 /* Estimates from signals that may lie, be silent, go back or be old. */
 #include "tests/unit/core_kit.h"
 
+#include <errno.h>
+
 static int open_kit(void **state)
 {
 	static struct kit k;
@@ -66,6 +68,104 @@ static void a_guessed_overhead_does_not_make_a_guest_a_liar(void **state)
 		second(k, 400 * MIB, 2 * MIB, 0);
 	assert_int_equal(vm->demand_bytes, 398 * MIB);
 	assert_true(vm->needy);
+}
+
+/* A VM of 1 GiB that its balloon holds at 400 MiB, of which 200 MiB are present and `usable` usable. */
+static struct vm *ballooned(struct kit *k, uint64_t usable_bytes)
+{
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	vm->health = BALLOON_WORKING;
+	for (int i = 0; i < 2; i++) {
+		k->now_ms += 1000;
+		kit_sample(k, 1, 200 * MIB, LIMIT_NONE, 0);
+	}
+	kit_stats(k, 1, 400 * MIB, usable_bytes);
+	assert_int_equal(vm_size_bytes(vm), 400 * MIB);
+	assert_false(vm->needy);
+	return vm;
+}
+
+static void residency(struct kit *k, uint64_t resident_bytes, uint64_t swapped_bytes)
+{
+	struct event ev = {.type = EVENT_VM_RESIDENCY,
+			   .vm = 1,
+			   .sample = {.has_memory = true,
+				      .resident_bytes = resident_bytes,
+				      .swapped_bytes = swapped_bytes,
+				      .limit_bytes = LIMIT_NONE}};
+	k->now_ms += 100;
+	assert_int_equal(kit_step(k, &ev), 0);
+}
+
+static void a_spike_is_seen_before_the_guest_tells_it(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k, 190 * MIB);
+	assert_true(core_watch_residency(k->core, vm));
+	residency(k, 280 * MIB, 0);
+	assert_int_equal(vm->surge_bytes, 80 * MIB);
+	assert_false(vm->needy); /* more than half of what it called usable is left */
+	residency(k, 310 * MIB, 0);
+	assert_true(vm->needy);
+	assert_string_equal(vm->needy_why, "guest touched 110 of 190 MiB usable in 200 ms");
+	assert_true(vm->target_bytes > 450 * MIB); /* without waiting for a tick */
+}
+
+static void slow_growth_is_no_spike(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k, 190 * MIB);
+	k->now_ms += 3900; /* statistics are late */
+	residency(k, 300 * MIB, 0);
+	assert_int_equal(vm->surge_bytes, 100 * MIB); /* 25 MiB/s: the 90 that are left last for seconds */
+	assert_false(vm->needy);
+}
+
+static void what_goes_to_swap_and_comes_home_is_no_spike(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k, 250 * MIB);
+	residency(k, 300 * MIB, 0);
+	assert_int_equal(vm->surge_bytes, 100 * MIB);
+	residency(k, 200 * MIB, 100 * MIB);
+	assert_int_equal(vm->surge_bytes, 100 * MIB);
+	residency(k, 300 * MIB, 0);
+	assert_int_equal(vm->surge_bytes, 100 * MIB);
+}
+
+static void the_guests_own_word_ends_a_surge(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k, 300 * MIB);
+	residency(k, 340 * MIB, 0);
+	assert_int_equal(vm->demand_bytes, 240 * MIB);
+	k->now_ms += 900;
+	kit_stats(k, 1, 400 * MIB, 300 * MIB); /* it was page cache */
+	assert_int_equal(vm->surge_bytes, 0);
+	assert_false(vm->needy);
+	vm->surge_from_bytes = 395 * MIB; /* all that it has was present: no more can be seen */
+	assert_false(core_watch_residency(k->core, vm));
+}
+
+static void residency_says_nothing_where_it_cannot(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k, 190 * MIB);
+	vm->health = BALLOON_ABSENT; /* its size is not the balloon's */
+	assert_false(core_watch_residency(k->core, vm));
+	vm->health = BALLOON_WORKING;
+	vm->actual_bytes = GIB; /* it has all it may have */
+	assert_false(core_watch_residency(k->core, vm));
+	vm->actual_bytes = 400 * MIB;
+	assert_true(core_watch_residency(k->core, vm));
+	struct event nothing = {.type = EVENT_VM_RESIDENCY, .vm = 1}; /* nothing could be read */
+	assert_int_equal(kit_step(k, &nothing), 0);
+	assert_int_equal(vm->sample.resident_bytes, 200 * MIB);
+	nothing.vm = 99;
+	assert_int_equal(kit_step(k, &nothing), -ENOENT);
+	k->now_ms += 60000; /* what it called usable is long ago */
+	residency(k, 390 * MIB, 0);
+	assert_false(vm->needy);
 }
 
 static void nonsense_is_not_an_account(void **state)
@@ -303,6 +403,11 @@ int main(void)
 		WITH_KIT(rising_demand_is_believed_at_once_falling_slowly),
 		WITH_KIT(a_guest_uses_no_more_than_is_there),
 		WITH_KIT(a_guessed_overhead_does_not_make_a_guest_a_liar),
+		WITH_KIT(a_spike_is_seen_before_the_guest_tells_it),
+		WITH_KIT(slow_growth_is_no_spike),
+		WITH_KIT(what_goes_to_swap_and_comes_home_is_no_spike),
+		WITH_KIT(the_guests_own_word_ends_a_surge),
+		WITH_KIT(residency_says_nothing_where_it_cannot),
 		WITH_KIT(nonsense_is_not_an_account),
 		WITH_KIT(counters_that_go_back_are_no_rates),
 		WITH_KIT(a_clock_that_goes_back_is_no_statistics),

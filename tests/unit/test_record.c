@@ -359,7 +359,8 @@ static struct event random_event(const struct kit *k, vm_id *next_id, struct cor
 	if (what < 520)
 		ev.stats = random_stats(vm);
 	else if (what < 750)
-		ev = (struct event){.type = EVENT_VM_SAMPLE, .sample = random_sample(vm)};
+		ev = (struct event){.type = often(30) ? EVENT_VM_RESIDENCY : EVENT_VM_SAMPLE,
+				    .sample = random_sample(vm)};
 	else if (what < 880)
 		ev = random_result(vm);
 	else if (what < 900)

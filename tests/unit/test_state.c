@@ -74,8 +74,15 @@ static struct state_vm vm_of(const char *uuid, const char *name)
 			   .retry_delay_ms = 60000,
 			   .pinned_bytes = GIB,
 			   .held = true,
+			   .drained = true,
 			   .limit_ours = true},
+		.policy = vmpolicy_default(),
 	};
+
+	vm.policy.min_bytes = 300 * MIB;
+	vm.policy.max_bytes = 2 * GIB;
+	vm.policy.weight = 250;
+	vm.policy.swap = false;
 
 	strcpy(vm.uuid, uuid);
 	strcpy(vm.name, name);
@@ -93,7 +100,18 @@ static void assert_same_memory(const struct vm_memory *a, const struct vm_memory
 	assert_int_equal(a->retry_delay_ms, b->retry_delay_ms);
 	assert_int_equal(a->pinned_bytes, b->pinned_bytes);
 	assert_int_equal(a->held, b->held);
+	assert_int_equal(a->drained, b->drained);
 	assert_int_equal(a->limit_ours, b->limit_ours);
+}
+
+static void assert_same_policy(const struct vmpolicy *a, const struct vmpolicy *b)
+{
+	assert_int_equal(a->managed, b->managed);
+	assert_int_equal(a->min_bytes, b->min_bytes);
+	assert_int_equal(a->max_bytes, b->max_bytes);
+	assert_int_equal(a->weight, b->weight);
+	assert_int_equal(a->balloon, b->balloon);
+	assert_int_equal(a->swap, b->swap);
 }
 
 static void test_round_trip(void **state)
@@ -117,6 +135,7 @@ static void test_round_trip(void **state)
 	assert_int_equal(a->pid, 4711);
 	assert_true(a->pid_start_ticks == vms[0].pid_start_ticks);
 	assert_same_memory(&a->memory, &vms[0].memory);
+	assert_same_policy(&a->policy, &vms[0].policy);
 	a = state_find(&back, UUID_B);
 	assert_non_null(a);
 	assert_same_memory(&a->memory, &vms[1].memory);
@@ -235,6 +254,10 @@ static void test_damaged(void **state)
 		VM(",\"balloon_health\":\"happy\""),
 		VM(",\"balloon_health\":1"),
 		VM(",\"held\":\"yes\""),
+		VM(",\"drained\":1"),
+		VM(",\"policy\":[]"),
+		VM(",\"policy\":{\"weight\":\"heavy\"}"),
+		VM(",\"policy\":{\"weight\":100}"),
 		"{\"memoc_state\":1,\"vms\":[{\"uuid\":\"" UUID_A "\",\"name\":\"a\"},{\"uuid\":\"" UUID_A
 		"\",\"name\":\"b\"}]}",
 	};

@@ -6,8 +6,10 @@
     BENCH_SEED=1          of placement, phases and faults
     BENCH_DENSITY=no      leave out the search for densities: twenty runs for each trace
 
-A trace of fewer than 20 VMs is played on one host with a pool of half of their sizes, any other with 50 VMs a host at
-overcommit 4 and 6. Exit status: 0 all bars are met, 1 one is not, 2 it could not be measured.
+A real trace of fewer than 20 VMs is played on one host with a pool of half of their sizes, any other with 50 VMs a
+host at overcommit 4 and 6. Generated VMs want far more of their memory: theirs are the ratios at which all demand would
+fit in the pool for 99 % of the time, and 0.8 times that.
+Exit status: 0 all bars are met, 1 one is not, 2 it could not be measured.
 """
 
 import json
@@ -112,9 +114,11 @@ def check_figures(bars, results, start_cpu_s):
                f"(host not short: {number(ours['relief_fit_p99_s'])}; ideal's {number(ideal['relief_p99_s'])}, "
                f"host not short {number(ideal['relief_fit_p99_s'])})")
     bars.check("churn", ours["churn"], 1.5, f"(ideal's {number(ideal['churn'])})")
-    bars.check("churn, against 1/5 of mom's", ours["churn"], mom["churn"] / 5)
+    bars.check("churn, against 1/5 of mom's", ours["churn"], mom["churn"] / 5, f"(mom's {number(mom['churn'])})")
     bars.check("buffer, % of the pool", 100 * ours["buffer_ratio"], 5)
     bars.check("VM-steps below a minimum", ours["floor_breaches"], 0)
+    if start_cpu_s is None:
+        return
     steps = ours["steps"] * ours["vms"]
     # reading the trace takes the same time however little of it is played
     scaled = start_cpu_s + max(ours["cpu_s"] - start_cpu_s, 0) * SPEED_VM_STEPS / max(steps, 1)
@@ -136,19 +140,39 @@ def check_density(bars, trace, options):
                f"(oracle's {number(found['oracle'])})", least=True)
 
 
-def bench_large(bars, trace, start_cpu_s):
+def fitting_ratio(trace):
+    """Sum of sizes by the sum of demands that is not passed for 99 % of the time, of a trace in memoc's own format."""
+    sizes, demands, spans = {}, {}, []
+    total, before = 0.0, 0.0
+    for line in trace.read_text(encoding="ascii").splitlines():
+        if line.startswith(("#", "time_s")):
+            continue
+        at, name, size, demand = line.split(",")
+        spans.append((total, float(at) - before))
+        total += float(demand) - demands.get(name, 0.0)
+        sizes[name], demands[name], before = float(size), float(demand), float(at)
+    left = 0.01 * before
+    for total, lasted in sorted(spans, reverse=True):
+        left -= lasted
+        if left <= 0:
+            break
+    return sum(sizes.values()) / total
+
+
+def bench_large(bars, trace, ratios, start_cpu_s):
+    """start_cpu_s: None where speed is not judged."""
     hosts = ["--vms-per-host", str(VMS_PER_HOST)]
-    for ratio in ("4", "6"):
+    for ratio in ratios:
         options = [*hosts, "--overcommit", ratio]
         results = {p: simulate(trace, p, *options) for p in POLICIES}
         print(f"\n{trace.name}: overcommit {ratio}, {results[OURS]['vms']} VMs on {results[OURS]['hosts']} hosts, "
               f"{results[OURS]['steps']} steps of 1 s, seed {SEED}")
         put_table(results)
         check_figures(bars, results, start_cpu_s)
-        if ratio == "4":
+        if ratio == ratios[0]:
             check_faults(bars, trace, options, results[OURS])
     if DENSITY:
-        check_density(bars, trace, [*hosts, "--overcommit", "4"])
+        check_density(bars, trace, [*hosts, "--overcommit", ratios[0]])
 
 
 def bench_small(bars, trace):
@@ -224,11 +248,15 @@ def main():
         check_decision(bars)
         bench_constant(bars, directory)
         for trace in traces:
+            if not folder:
+                ratio = fitting_ratio(trace)
+                bench_large(bars, trace, [f"{0.8 * ratio:.2f}", f"{ratio:.2f}"], None)
+                continue
             look = simulate(trace, "static", "--overcommit", "4", "--duration", "1s")
             if look["vms"] < FEW_VMS:
                 bench_small(bars, trace)
             else:
-                bench_large(bars, trace, look["cpu_s"])
+                bench_large(bars, trace, ["4", "6"], look["cpu_s"])
     density = "" if DENSITY else "; densities were left out"
     print(f"\n{bars.met} bars met, {bars.missed} NOT met{density}")
     return 1 if bars.missed else 0
