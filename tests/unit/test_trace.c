@@ -703,8 +703,9 @@ static void test_gwa_folder(void **state)
 		put_text("5.csv", SHORT_HEADER);
 		put_text("2.csv", SHORT_HEADER "1;1;1\n");
 		put_text("6.csv", "0,a,1,1\n");
+		put_text("50.csv", "0,a,1,1\n"); /* after 6 */
 		assert_int_equal(trace_read_report(path, &t, &report, &err), -EINVAL);
-		assert_int_equal(report.n, 4);
+		assert_int_equal(report.n, 5);
 		snprintf(wanted, sizeof(wanted), "%s/2.csv.gz:1: there is another file for VM \"2\"; remove one",
 			 folder);
 		assert_string_equal(report.first[0].text, wanted);
@@ -770,6 +771,22 @@ static void test_add(void **state)
 	assert_int_equal(trace_add(t, 0, 7, 20), 0);
 	assert_int_equal(trace_add(t, 0, 8, 21), -E2BIG);
 	assert_int_equal(t->duration_ms, 7);
+	trace_free(t);
+}
+
+/* Rows are sorted by time whatever the order of the VMs, and at one time by that order. */
+static void test_write_sorts(void **state)
+{
+	struct trace *t = trace_new();
+
+	for (uint64_t i = 0; i < 7; i++) {
+		char name[] = {(char)('a' + i), '\0'};
+		size_t vm;
+
+		assert_int_equal(trace_add_vm(t, name, MIB, &vm), 0);
+		assert_int_equal(trace_add(t, vm, (7 - i) / 2 * 1000, 0), 0);
+	}
+	assert_written(t, OWN_HEADER "0,g,1,0\n1,e,1,0\n1,f,1,0\n2,c,1,0\n2,d,1,0\n3,a,1,0\n3,b,1,0\n");
 	trace_free(t);
 }
 
@@ -1153,6 +1170,7 @@ int main(void)
 		IN_FOLDER(test_gwa_folder),
 		IN_FOLDER(test_gwa_folder_oddities),
 		cmocka_unit_test(test_add),
+		cmocka_unit_test(test_write_sorts),
 		cmocka_unit_test(test_write_fails),
 		IN_FOLDER(test_round_trips),
 		cmocka_unit_test(test_kinds),
