@@ -315,7 +315,7 @@ def test_events_with_more(service):
         assert len(reply["parameters"]["events"]) == 3 and not reply.get("continues"), reply
         follower.send(f"{CONTROLLER}.Events", {"vm": "web1", "limit": 5}, more=True)
         first = follower.receive()
-        assert first["continues"] is True and len(first["parameters"]["events"]) == 5, first
+        assert first["continues"] is True and 0 < len(first["parameters"]["events"]) <= 5, first  # as many as there are
         last = first["parameters"]["events"][-1]["details"]["number"]
         other.controller("Hold", vm="web1")
         other.controller("Release", vm="web1")
