@@ -130,9 +130,9 @@ static void pve_plan(struct plan *p)
 		p->vms[i]->policy_memory.pve.list = list_of(p->vms[i], p);
 	}
 	/* The list that should come first, and all where nothing was moved there. */
-	if (goal > DEAD_BAND && change_list(p, LIST_PRESSURE, goal) >= goal)
-		change_list(p, LIST_NONE, goal);
-	else if (goal < -DEAD_BAND && change_list(p, LIST_FREE, goal) <= goal)
+	bool grow = goal > DEAD_BAND && change_list(p, LIST_PRESSURE, goal) >= goal;
+	bool shrink = goal < -DEAD_BAND && change_list(p, LIST_FREE, goal) <= goal;
+	if (grow || shrink)
 		change_list(p, LIST_NONE, goal);
 	for (size_t i = 0; i < p->n; i++) {
 		struct vm *vm = p->vms[i];

@@ -70,7 +70,7 @@ struct host {
 	/* the clock */
 	uint64_t now_ms;
 	uint64_t tick_ms, wake_ms;
-	bool measured; /* this tick tells what QEMU itself takes */
+	bool measured;	    /* this tick tells what QEMU itself takes */
 	struct turn *turns; /* VMs by the phase of their statistics */
 	size_t turn;
 	uint64_t turn_base_ms;
