@@ -108,16 +108,17 @@ def test_host_emergency_acts_by_limits(bench):
     for guest in bench.hungry:
         guest.cmd("use 200")
     level = bench.wait_event("level", None, mark, matches=lambda event: event["reason"].endswith(("hard", "low")))
-    # Looked at together, for each may become needy and be relieved while the other is waited for; bare's little may be enough.
+    # Looked at together, for each may become needy and be relieved while the other is waited for. Who gives how much is the
+    # policy's business: what the crawler gives may be enough, and then bare keeps all.
     by_limit = {"crawler": 0, "bare": 0}
 
     def shrunk():
         for name in by_limit:
             if bench.guests[name].cgroup().limit() is not None:
                 by_limit[name] = max(by_limit[name], bench.vm(name)["swapped_bytes"])
-        return by_limit["crawler"] > 16 * MIB and by_limit["bare"] > 4 * MIB
+        return by_limit["crawler"] > 16 * MIB
 
-    wait_for(shrunk, RESIZE_LIMIT_S, "crawler and bare to be shrunk by their limits", show=lambda: (by_limit, brief(bench.events(mark))))
+    wait_for(shrunk, RESIZE_LIMIT_S, "the crawler to be shrunk by its limit", show=lambda: (by_limit, brief(bench.events(mark))))
     for guest in bench.hungry:
         wait_for(lambda one=guest: one.relative_rate() > 0.7, 120, f"the workload of {guest.name} to be at its pace",
                  show=lambda one=guest: (one.report(), bench.memocd.list()))
