@@ -493,6 +493,8 @@ static void drain(struct vm *vm, struct vm_ctx *x)
 	enum vm_state before = vm->state;
 	vm_signal(vm, SIG_RAISE, x);
 	bool closed = vm->limit_known && vm->limit_bytes != LIMIT_NONE;
+	if (vm->state == VM_FIXED && !vm->limit_ours) /* a limit on it is somebody else's, and stays */
+		return;
 	bool asked = vm->limit_pending && vm->limit_asked_bytes == LIMIT_NONE;
 	if (vm->state == before && (closed || vm->limit_pending) && !asked)
 		vm_send_limit(vm, x, LIMIT_NONE);

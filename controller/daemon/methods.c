@@ -391,6 +391,8 @@ static void count_open(struct daemon *d, vm_id id, size_t *ret_vms, size_t *ret_
 		const struct vm *vm = core_vm_at(d->core, i);
 		if (id && vm->id != id)
 			continue;
+		if (vm->state == VM_FIXED && !vm->limit_ours) /* nothing of it is memoc's to give back */
+			continue;
 		++*ret_vms;
 		bool open = vm->limit_known ? vm->limit_bytes == LIMIT_NONE : vm->limit_asked_bytes == 0;
 		bool full = !vm->facts.has_balloon || vm->actual_bytes == 0 ||
@@ -638,9 +640,12 @@ static void answer_admission(struct varlink_call *call, struct daemon *d, const 
 	bool asks = strcmp(n->operation, "prepare") == 0 && n->has_facts && c->admission != ADMISSION_OFF;
 	/* restore and migrate come before prepare: the VM may be known, but it holds nothing before it has a process */
 	const struct entry *e = n->uuid ? entry_by_uuid(d, n->uuid) : NULL;
+	/* What is never resized keeps all that it has. */
+	bool fixed = n->facts.ineligible != DOM_ELIGIBLE;
+	uint64_t min_bytes = fixed ? n->facts.max_bytes : n->facts.policy.min_bytes;
 	if (asks && !(e && e->attach))
-		core_admit(d->core, e ? e->id : 0, n->facts.max_bytes, n->facts.policy.min_bytes,
-			   proc_overhead_guess(&n->facts), &missing);
+		core_admit(d->core, e ? e->id : 0, n->facts.max_bytes, min_bytes, proc_overhead_guess(&n->facts),
+			   &missing);
 	if (missing) {
 		struct log_fields fields = {.message_id = MSG_ADMISSION, .vm = n->name, .uuid = n->uuid};
 		char size[FORMAT_SIZE_LEN];

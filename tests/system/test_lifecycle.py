@@ -4,7 +4,7 @@
 import os
 import signal
 
-from stage import MIB, RESIZE_LIMIT_S, Stage, assert_order, brief, wait_for
+from stage import MIB, RESIZE_LIMIT_S, Stage, assert_order, at, brief, wait_for
 from run import limit
 
 MEMORY_MIB = 256
@@ -89,6 +89,7 @@ def reboots(bench, reboot):
     events = bench.events(mark, "actor")
     # A guest at work while it boots on a busy machine may take its time over the last pages: then the limit comes first.
     rebooted = assert_order(events, "rebooted", "limit", "state", "target", "balloon", "limit")
+    assert any(event["event"] in ("balloon-reached", "balloon-back") for event in events if at(event) > at(rebooted[4])), brief(events)
     assert rebooted[1]["to_bytes"] is None, f"the limit was not opened first: {brief(events)}"
     assert guest.pid == pid
     bench.assert_unharmed("actor", inside=False)  # a pinned guest that fills its memory while it boots may kill inside
@@ -130,6 +131,7 @@ def test_pause_and_resume(bench):
 @limit(240)
 def test_save_and_restore(bench):
     """virsh save ends a VM without a trace; restored it is known at once, with its balloon where it was."""
+    kills = bench.actor.report()["oom_kills"]
     bench.shrink_actor()
     group, uuid = bench.actor.cgroup(), bench.actor.uuid
     path = bench.lab.base / "actor.saved"
@@ -147,13 +149,15 @@ def test_save_and_restore(bench):
     assert abs(bench.actor.balloon_bytes() - vm["balloon_bytes"]) < 8 * MIB, (bench.actor.balloon_bytes(), vm)
     bench.resize("actor", 200)
     bench.wait_balloon("actor", 200)
-    bench.assert_unharmed("actor", inside=False)  # see reboots(): its counter is as old as its boot
+    bench.assert_unharmed("actor", inside=False)
+    assert bench.actor.report()["oom_kills"] == kills, "its own kernel killed"  # the counter is as old as its boot, see reboots()
     bench.assert_unharmed("bystander")
 
 
 @limit(240)
 def test_managed_save(bench):
     """The same through managed save, whose start is a restore."""
+    kills = bench.actor.report()["oom_kills"]
     bench.shrink_actor()
     group, uuid = bench.actor.cgroup(), bench.actor.uuid
     bench.actor.managed_save()
@@ -163,7 +167,8 @@ def test_managed_save(bench):
     bench.wait_steady("actor")
     bench.resize("actor", 200)
     bench.wait_balloon("actor", 200)
-    bench.assert_unharmed("actor", inside=False)  # see reboots(): its counter is as old as its boot
+    bench.assert_unharmed("actor", inside=False)
+    assert bench.actor.report()["oom_kills"] == kills, "its own kernel killed"  # the counter is as old as its boot, see reboots()
     bench.assert_unharmed("bystander")
 
 

@@ -615,6 +615,24 @@ static void drain_gives_all_back(void **state)
 	assert_int_equal(kit_find(k, EFFECT_BALLOON, 1)->bytes, 512 * MIB);
 }
 
+static void drain_leaves_a_limit_on_a_fixed_vm(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_vm(k, 1);
+	struct event ev = {.type = EVENT_VM_FACTS, .vm = 1, .facts = vm->facts};
+	ev.facts.eligible = false;
+	assert_int_equal(kit_step(k, &ev), 0);
+	assert_int_equal(vm->state, VM_FIXED);
+	vm->limit_known = true;
+	vm->limit_ours = vm->limit_pending = false;
+	vm->limit_bytes = 300 * MIB; /* virsh memtune */
+	kit_signal(k, EVENT_VM_DRAIN, 1);
+	assert_int_equal(kit_count(k, EFFECT_LIMIT) + kit_count(k, EFFECT_BALLOON), 0);
+	vm->limit_ours = true; /* left by memoc from before it was fixed */
+	kit_signal(k, EVENT_VM_DRAIN, 1);
+	assert_true(kit_find(k, EFFECT_LIMIT, 1)->bytes == LIMIT_NONE);
+}
+
 static void quarantine_leaves_the_balloon_alone(void **state)
 {
 	struct kit *k = *state;
@@ -773,6 +791,7 @@ int main(void)
 		WITH_KIT(migration_freezes),
 		WITH_KIT(hold_stops_a_shrink_and_release_goes_on),
 		WITH_KIT(drain_gives_all_back),
+		WITH_KIT(drain_leaves_a_limit_on_a_fixed_vm),
 		WITH_KIT(quarantine_leaves_the_balloon_alone),
 		WITH_KIT(what_is_not_managed_is_not_touched),
 		WITH_KIT(bad_events_change_nothing),
