@@ -10,6 +10,7 @@ CC ?= cc
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+READELF ?= readelf
 
 # build/ is the plain build; sanitizer and clang builds live beside it, so that none overwrites another.
 B := build$(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-san)
@@ -79,8 +80,12 @@ $(B)/memocd: $(B)/controller/daemon/memocd_main.o $(L_DAEMON) $(L_HOST) $(L_RECO
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_RECORD) $(LIBS_COMMON)
 $(B)/memoc: $(B)/controller/cli/memoc_main.o $(L_CLI) $(L_SIM) $(L_RECORD) $(L_CORE) $(L_COMMON)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CLI) $(LIBS_SIM) $(LIBS_RECORD) $(LIBS_COMMON)
-$(B)/memoc-hook: $(B)/hooks/memoc_hook_main.o $(L_HOOKS) $(L_COMMON)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_COMMON)
+# The hook starts with libc alone and opens these by the names that the linker would have written: hooks/memoc_hook_main.c.
+soname = $(shell $(READELF) -d "$$($(CC) -print-file-name=$(1).so)" 2>/dev/null | sed -n 's/.*(SONAME).*\[\(.*\)\].*/\1/p')
+$(B)/hooks/memoc_hook_main.o: ALL_CFLAGS += -DHOOK_LIBRARIES='"$(call soname,libyajl)\0$(call soname,libxml2)\0"'
+$(B)/memoc-hook: $(B)/hooks/memoc_hook_main.o $(L_HOOKS) $(L_COMMON) packaging/check-hook-starts-alone
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter-out packaging/%,$^)
+	$(Q)$(if $(SAN),,packaging/check-hook-starts-alone $@ || { rm -f $@; exit 1; })
 
 $(B)/%.o: %.c $(B)/flags | $(B)/varlink-text.h
 	@mkdir -p $(@D)

@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -988,6 +989,60 @@ static void test_program_survives_signals(void **state)
 	}
 }
 
+/* Puts a file that is no library in the way of the one that this test and the hook use. */
+struct spoiler {
+	const char *dir, *prefix;
+	bool done;
+};
+
+static int spoil(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	struct spoiler *s = arg;
+	const char *base = strrchr(info->dlpi_name, '/');
+	char path[512];
+
+	if (!base || strncmp(base + 1, s->prefix, strlen(s->prefix)) != 0)
+		return 0;
+	snprintf(path, sizeof(path), "%s%s", s->dir, base);
+	int fd AUTO_CLOSE = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	s->done = fd >= 0;
+	return 1;
+}
+
+/* A library that is gone or broken (an upgrade of the system) must not kill VMs: the loader would end with 127. */
+static void test_program_without_its_libraries(void **state)
+{
+	static const char *const prefixes[] = {"libyajl.so", "libxml2.so"};
+	static const char *const operations[] = {"reconnect", "prepare"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++) {
+		char dir[] = "/tmp/memoc-hook-XXXXXX", command[64], text[1024];
+		struct spoiler s = {.dir = mkdtemp(dir), .prefix = prefixes[i]};
+		const char *before = getenv("LD_LIBRARY_PATH");
+		char *kept AUTO_FREE = before ? strdup(before) : NULL;
+
+		dl_iterate_phdr(spoil, &s);
+		assert_true(s.done);
+		setenv("LD_LIBRARY_PATH", dir, 1);
+		for (size_t k = 0; k < ARRAY_SIZE(operations); k++) {
+			struct process p;
+
+			process_start(&p, operations[k], "/nonexistent");
+			close(p.in_fd);
+			p.in_fd = -1;
+			assert_int_equal(process_end(&p, text), 0);
+			assert_non_null(strstr(text, prefixes[i]));
+			assert_non_null(strstr(text, "libvirt goes on"));
+		}
+		if (kept)
+			setenv("LD_LIBRARY_PATH", kept, 1);
+		else
+			unsetenv("LD_LIBRARY_PATH");
+		snprintf(command, sizeof(command), "rm -r %s", dir);
+		assert_int_equal(system(command), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -1018,6 +1073,7 @@ int main(void)
 		cmocka_unit_test(test_program),
 		cmocka_unit_test(test_program_denies),
 		cmocka_unit_test(test_program_survives_signals),
+		cmocka_unit_test(test_program_without_its_libraries),
 	};
 
 	signal(SIGPIPE, SIG_IGN); /* of the writer threads: the hook may leave its stdin unread */
