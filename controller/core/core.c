@@ -375,20 +375,20 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 		return;
 	}
 	vm->limit_ours = m->limit_ours;
-	vm->target_bytes = m->target_bytes;
-	vm->balloon_asked_bytes = m->target_bytes;
+	vm->target_bytes = min_u64(m->target_bytes, vm->facts.max_bytes);
+	vm->balloon_asked_bytes = vm->target_bytes;
 	vm->balloon_unsure = true;
 	vm->health = m->health ? m->health : BALLOON_UNKNOWN;
 	vm->speed_bytes_per_s = m->speed_bytes_per_s;
-	vm->floor_bytes = m->floor_bytes;
-	vm->retry_delay_ms = m->retry_delay_ms;
-	vm->retry_at_ms = m->retry_delay_ms ? now_ms + m->retry_delay_ms : NEVER_MS;
-	vm->pinned_bytes = m->pinned_bytes;
+	vm->floor_bytes = min_u64(m->floor_bytes, vm->facts.max_bytes);
+	vm->retry_delay_ms = min_u64(m->retry_delay_ms, config->retry_max_ms);
+	vm->retry_at_ms = vm->retry_delay_ms ? now_ms + vm->retry_delay_ms : NEVER_MS;
+	vm->pinned_bytes = min_u64(m->pinned_bytes, vm->facts.max_bytes);
 	vm->held = m->held;
 	vm->drained = m->drained;
 	vm->actual_trusted = m->target_bytes && (vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW ||
 						 vm->health == BALLOON_STALLED);
-	vm->actual_bytes = vm->actual_trusted ? m->target_bytes : 0; /* until it is read: the best guess there is */
+	vm->actual_bytes = vm->actual_trusted ? vm->target_bytes : 0; /* until it is read: the best guess there is */
 	vm->deadline_ms = now_ms + (vm->health == BALLOON_ABSENT ? min_u64(wait_ms, 2000) : wait_ms);
 }
 
@@ -420,7 +420,8 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 	if (vm->origin == ORIGIN_ADOPT)
 		adopt(vm, &ev->added.memory, c->now_ms, &c->config);
 	else if (ev->added.memory.known)
-		vm->held = ev->added.memory.held, vm->pinned_bytes = ev->added.memory.pinned_bytes;
+		vm->held = ev->added.memory.held,
+		vm->pinned_bytes = min_u64(ev->added.memory.pinned_bytes, vm->facts.max_bytes);
 	if (!vm->target_bytes)
 		vm->target_bytes = vm->facts.max_bytes;
 	snprintf(vm->reason, sizeof(vm->reason), "%s",

@@ -360,7 +360,7 @@ static void close_daemon(struct daemon *d)
 
 int daemon_run(const struct options *options, struct memoc_err *err)
 {
-	struct daemon d = {.options = options, .lock_fd = -1, .started_ms = now_ms()};
+	struct daemon d = {.options = options, .lock_fd = -1, .started_ms = now_ms(), .list_again_ms = NEVER_MS};
 	/* Few arenas and prompt trimming: memocd's own memory is part of what it saves (8 MiB at most). */
 	mallopt(M_ARENA_MAX, 2);
 	signal(SIGPIPE, SIG_IGN);

@@ -52,6 +52,7 @@ struct entry {
 	struct dom_facts facts; /* from the hook at first, then from the live XML */
 	bool has_xml;		/* facts are from the XML */
 	bool in_core, running, running_told;
+	bool paused;	   /* last said to be; the core hears it as soon as the VM is in it */
 	bool stop_told;	   /* someone says it stopped while its process seems to live: libvirt is being asked */
 	bool save_running; /* MIGRATION seen: poll the job */
 	enum vm_origin origin;
@@ -63,6 +64,9 @@ struct entry {
 	struct work_lane *virt_lane, *kernel_lane;
 	uint64_t limit_seen_bytes;
 	uint64_t read_ms, overhead_due_ms, checked_ms;
+	unsigned run_events;	   /* libvirt's events of running and pausing: an older look says nothing then */
+	uint64_t inspect_again_ms; /* when to inspect it again, after a failure; NEVER_MS = no need */
+	struct memoc_err virt_err; /* last failure of that, "" = none: told once */
 	uint64_t usage_seen_bytes; /* charged to its cgroup when the core last heard of it */
 	uint64_t last_update_s;
 	unsigned unchanged_reads, phase_reads;
@@ -92,6 +96,7 @@ struct daemon {
 	struct recorder *recorder;
 	struct state remembered; /* of the last memocd, until each VM has taken its own */
 	bool state_dirty, state_writing;
+	uint64_t list_again_ms; /* when to ask libvirt again for all VMs, after a failure; NEVER_MS = no need */
 	int lock_fd;
 	struct control *control;
 	ev_timer tick_timer, wake_timer, watch_timer, state_timer, watchdog_timer;

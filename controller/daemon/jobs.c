@@ -27,6 +27,8 @@ enum {
 	KEY_MIGRATION
 };
 
+#define RETRY_MS 2000 /* after a call to libvirt that failed and has to succeed some day */
+
 struct job {
 	struct daemon *d;
 	vm_id id;
@@ -40,6 +42,7 @@ struct job {
 	unsigned seconds;
 	int method;
 	bool flag, config;
+	unsigned run_events; /* of the entry when this was asked */
 	struct policy_change change;
 	struct attach *attach;
 	char *xml;
@@ -149,8 +152,10 @@ static void list_done(void *arg, bool cancelled)
 {
 	struct job *j = arg;
 	struct daemon *d = j->d;
-	if (!cancelled && j->code < 0)
-		log_warning("cannot list VMs: %s", j->err.text);
+	if (!cancelled && j->code < 0) {
+		log_warning("cannot list VMs, tried again: %s", j->err.text);
+		d->list_again_ms = now_ms() + RETRY_MS;
+	}
 	if (!cancelled && j->code == 0) {
 		for (size_t i = 0; i < j->list_n; i++) {
 			bool is_new;
@@ -174,6 +179,7 @@ static void list_done(void *arg, bool cancelled)
 
 void job_list(struct daemon *d)
 {
+	d->list_again_ms = NEVER_MS;
 	submit(d->virt_pool, NULL, KEY_NONE, list_run, list_done, job_new(d, NULL));
 }
 
@@ -197,6 +203,8 @@ static void lookup_done(void *arg, bool cancelled)
 		if (j->flag)
 			entry_running(e);
 		job_inspect(e);
+	} else if (!cancelled && j->code < 0) { /* it will be in the list */
+		j->d->list_again_ms = now_ms() + RETRY_MS;
 	}
 	job_free(j);
 }
@@ -224,22 +232,39 @@ static void inspect_run(void *arg, void **worker)
 		j->code = domxml_parse(j->xml, strlen(j->xml), &j->facts, &j->err);
 }
 
+/* What libvirt refused is asked for again with the next inspection, and told once. */
+static void inspect_later(struct entry *e, const struct job *j, const char *what)
+{
+	e->inspect_again_ms = now_ms() + RETRY_MS;
+	if (j->code != -ENOTCONN && strcmp(e->virt_err.text, j->err.text) != 0)
+		log_warning("%s: %s, tried again: %s", j->name, what, j->err.text);
+	e->virt_err = j->err;
+}
+
 static void inspect_done(void *arg, bool cancelled)
 {
 	struct job *j = arg;
 	struct entry *e = entry_of(j, cancelled);
-	if (e && j->code == 0)
-		entry_inspected(e, j->run_state, &j->facts);
-	else if (e && j->code == -ENOENT && !e->attach)
+	if (e && j->code == 0) {
+		if (j->facts.stats_period_s) /* else that it cannot be set is what was told */
+			e->virt_err.text[0] = '\0';
+		/* An event came meanwhile, and with it another inspection: whether it runs is that one's to say. */
+		entry_inspected(e, j->run_events == e->run_events ? j->run_state : VIRT_OTHER, &j->facts);
+	} else if (e && j->code == -ENOENT && !e->attach) {
 		job_verify(e);
-	else if (e && j->code != -ENOTCONN && j->code != -ENOENT)
-		log_warning("%s: cannot be read from libvirt: %s", j->name, j->err.text);
+	} else if (e && j->code != -ENOENT) {
+		inspect_later(e, j, "cannot be read from libvirt");
+	}
 	job_free(j);
 }
 
 void job_inspect(struct entry *e)
 {
-	submit(e->daemon->virt_pool, e->virt_lane, KEY_INSPECT, inspect_run, inspect_done, job_new(e->daemon, e));
+	struct job *j = job_new(e->daemon, e);
+	e->inspect_again_ms = j ? NEVER_MS : now_ms() + RETRY_MS;
+	if (j)
+		j->run_events = e->run_events;
+	submit(e->daemon->virt_pool, e->virt_lane, KEY_INSPECT, inspect_run, inspect_done, j);
 }
 
 static void verify_run(void *arg, void **worker)
@@ -307,8 +332,8 @@ static void period_done(void *arg, bool cancelled)
 	struct entry *e = entry_of(j, cancelled);
 	if (e && j->code == 0)
 		e->facts.stats_period_s = j->seconds;
-	else if (e && j->code != -ENOTCONN && j->code != -ENOENT)
-		log_warning("%s: statistics period could not be set: %s", j->name, j->err.text);
+	else if (e && j->code != -ENOENT)
+		inspect_later(e, j, "statistics period could not be set");
 	job_free(j);
 }
 

@@ -176,11 +176,15 @@ void poll_samples(struct daemon *d)
 			e->checked_ms = now;
 			job_verify(e);
 		}
+		if (now >= e->inspect_again_ms && virt_events_connected(d->link) && !work_lane_busy(e->virt_lane))
+			job_inspect(e);
 		const struct vm *vm = e->in_core ? core_vm(d->core, e->id) : NULL;
 		if (vm && vm->state == VM_MIGRATING_OUT && !work_lane_busy(e->virt_lane))
 			job_migration(e);
 		watch |= watched(e);
 	}
+	if (now >= d->list_again_ms && virt_events_connected(d->link))
+		job_list(d);
 	if (watch && !ev_is_active(&d->watch_timer)) {
 		ev_timer_set(&d->watch_timer, WATCH_MS / 1000., 0.);
 		ev_timer_start(d->loop, &d->watch_timer);
