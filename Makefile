@@ -19,7 +19,8 @@ comma := ,
 # Asked for where it is used, not here: `make check` may just have installed the library.
 pkgflags = $(shell pkg-config --cflags $(1) 2>/dev/null)
 
-CPPFLAGS += -I. -I$(B) -D_GNU_SOURCE -DMEMOC_VERSION='"$(VERSION)"' -D_FORTIFY_SOURCE=2
+# CPPFLAGS, CFLAGS and LDFLAGS are the user's, also on the command line; what the code needs stands in ALL_*.
+ALL_CPPFLAGS := -I. -I$(B) -D_GNU_SOURCE -DMEMOC_VERSION='"$(VERSION)"' $(if $(SAN),,-D_FORTIFY_SOURCE=2) $(CPPFLAGS)
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wvla \
 	-Wno-unused-parameter $(if $(WERROR),-Werror)
 CFLAGS ?= -O2 -g
@@ -29,7 +30,6 @@ ifdef SAN
 # SAN=1; SAN=fuzz adds what libFuzzer wants to see of every file.
 SAN_FLAGS := -fsanitize=address,undefined$(if $(filter fuzz,$(SAN)),$(comma)fuzzer-no-link) -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer
-CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
 endif
 
 # ---- rooms ----
@@ -89,10 +89,10 @@ $(B)/memoc-hook: $(B)/hooks/memoc_hook_main.o $(L_HOOKS) $(L_COMMON) packaging/c
 
 $(B)/%.o: %.c $(B)/flags | $(B)/varlink-text.h
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # Rebuild everything when the compiler or its flags change.
-FLAGS_NOW := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(SAN_FLAGS) $(WARN)
+FLAGS_NOW := $(CC) $(ALL_CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(SAN_FLAGS) $(WARN)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(FLAGS_NOW)' | cmp -s - $@ || echo '$(FLAGS_NOW)' > $@

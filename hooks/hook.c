@@ -29,14 +29,6 @@ struct hook_args {
 	const char *name, *operation, *suboperation, *extra;
 };
 
-uint64_t hook_now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 /* ---- time ---- */
 
 /* Milliseconds until `share_percent` of the deadline has passed, 0 when it has. Fits an int: poll takes one. */
@@ -44,7 +36,7 @@ static int left_ms(const struct hook_io *io, uint64_t share_percent)
 {
 	uint64_t end_ms = add_sat_u64(io->start_ms, mul_div_u64(io->deadline_ms, share_percent, 100));
 
-	return (int)min_u64(sub_sat_u64(end_ms, hook_now_ms()), INT32_MAX);
+	return (int)min_u64(sub_sat_u64(end_ms, now_ms()), INT32_MAX);
 }
 
 /* ---- arguments ---- */

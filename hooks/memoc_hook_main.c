@@ -97,7 +97,7 @@ LATE(unsigned char *, yajl_get_error, (yajl_handle h, int verbose, const unsigne
 
 int main(int argc, char **argv)
 {
-	uint64_t start_ms = hook_now_ms();
+	uint64_t start_ms = now_ms();
 	const char *socket_path;
 	struct hook_io io;
 

@@ -80,7 +80,7 @@ demo:
 
 # ---- static analysis ----
 lint: $(B)/varlink-text.h
-	@B='$(B)' FLAGS="$(filter-out -D_FORTIFY_SOURCE=2 -DMEMOC_VERSION=%,$(CPPFLAGS)) -std=gnu11 $(call pkgflags,libxml-2.0) $(WARN)" \
+	@B='$(B)' FLAGS="$(filter-out -D_FORTIFY_SOURCE=2 -DMEMOC_VERSION=%,$(ALL_CPPFLAGS)) -std=gnu11 $(call pkgflags,libxml-2.0) $(WARN)" \
 		packaging/lint
 
 # ---- fuzzing: a build of its own, everything instrumented ----

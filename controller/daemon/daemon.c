@@ -15,13 +15,6 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
-uint64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* ---- stepping the core ---- */
 
 static void arm_wake(struct daemon *d)

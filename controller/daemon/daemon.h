@@ -9,6 +9,7 @@
 #include <ev.h>
 #include <stdatomic.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "controller/core/core.h"
 #include "controller/daemon/config.h"
@@ -107,7 +108,6 @@ struct daemon {
 
 /* ---- daemon.c ---- */
 int daemon_run(const struct options *options, struct memoc_err *err); /* exit status of the program */
-uint64_t now_ms(void);						      /* CLOCK_MONOTONIC; any thread */
 /* Queues an event (its time is set here) and, unless that is under way already, steps until the queue is empty. */
 void daemon_post(struct daemon *d, struct event ev);
 

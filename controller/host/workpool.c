@@ -10,8 +10,8 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/queue.h>
-#include <time.h>
 
+#include "common/clock.h"
 #include "controller/host/thread.h"
 
 struct job {
@@ -62,14 +62,6 @@ struct workpool {
 	unsigned n_overdue; /* running jobs marked overdue: each allows one thread more */
 	bool stop, abandoned;
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 /* ---- workers ---- */
 

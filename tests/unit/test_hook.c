@@ -258,9 +258,9 @@ static void run(struct run *r, const char *socket_path)
 	io.xml_fd = in[0];
 	io.err_fd = err[1];
 	assert_int_equal(pthread_create(&writer, NULL, xml_main, &w), 0);
-	io.start_ms = hook_now_ms();
+	io.start_ms = now_ms();
 	r->status = hook_run(argc, argv, &io);
-	r->took_ms = hook_now_ms() - io.start_ms;
+	r->took_ms = now_ms() - io.start_ms;
 	close(in[0]);
 	close(err[1]);
 	pthread_join(writer, NULL);
@@ -714,11 +714,11 @@ static void test_hostile_arguments(void **state)
 /* Status of a child within the tests' patience; it is killed (and the test fails) after that. */
 static int wait_child(pid_t pid)
 {
-	uint64_t end_ms = hook_now_ms() + PATIENCE_MS;
+	uint64_t end_ms = now_ms() + PATIENCE_MS;
 	int status;
 
 	while (waitpid(pid, &status, WNOHANG) == 0) {
-		if (hook_now_ms() > end_ms) {
+		if (now_ms() > end_ms) {
 			kill(pid, SIGKILL);
 			waitpid(pid, &status, 0);
 			fail_msg("the process did not end");
@@ -892,7 +892,7 @@ static int process_end(struct process *p, char text[1024])
  */
 static bool program_delivers(const char *operation, const char *xml, const char *says)
 {
-	uint64_t start_ms = hook_now_ms();
+	uint64_t start_ms = now_ms();
 	struct pollfd waiting = {.events = POLLIN};
 	struct process p;
 	struct peer peer;
@@ -904,7 +904,7 @@ static bool program_delivers(const char *operation, const char *xml, const char 
 	if (xml)
 		process_write(&p, xml);
 	assert_int_equal(process_end(&p, text), 0);
-	assert_true(hook_now_ms() - start_ms <= HOOK_DEADLINE_MS + SLACK_MS);
+	assert_true(now_ms() - start_ms <= HOOK_DEADLINE_MS + SLACK_MS);
 	assert_string_equal(text, "");
 	waiting.fd = peer.listen_fd;
 	came = poll(&waiting, 1, 0) == 1;
