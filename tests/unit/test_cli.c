@@ -650,7 +650,7 @@ static void test_list_tables(void **state)
 		"web1 steady                           4G     2G      2G  none     1.5G       0  1G 1.25G    - "
 		"working\n"
 		"web2 growing-limit,needy,held,pinned  2G   1.5G      1G  1.1G       1G    100M   -  1.6G    1 slow\n");
-	assert_string_equal(calls(), "List {\"all\":true}\nList {\"all\":true}\nList {\"all\":false}\n");
+	assert_string_equal(calls(), "List {\"all\":true,\"off\":true}\nList {\"all\":true,\"off\":true}\nList {\"all\":false,\"off\":false}\n");
 }
 
 /* Whatever the width: no row wraps, and the names' first letters survive. */
@@ -820,7 +820,7 @@ static void test_get_and_config_text(void **state)
 	run("get web1 --live");
 	assert_string_equal(
 		calls(), "GetPolicy {\"vm\":\"web1\"}\nConfig {}\n"
-			 "GetPolicy {\"vm\":\"web1\",\"config\":true}\nGetPolicy {\"vm\":\"web1\",\"config\":false}\n");
+			 "GetPolicy {\"vm\":\"web1\",\"config\":true}\nGetPolicy {\"vm\":\"web1\",\"live\":true}\n");
 	run_error("get web1 --live --config", CLI_USAGE);
 }
 
