@@ -82,7 +82,7 @@ static int read_member(const struct json *p, const struct member *m, struct dom_
 
 	if (m->kind == MEMBER_BOOL)
 		return json_get_bool(p, m->name, field) == -EINVAL ? wrong(m->name, "is neither true nor false", err)
-								    : 0;
+								   : 0;
 	r = json_get_u64(p, m->name, &number);
 	if (r == -ENOENT)
 		return 0;

@@ -94,8 +94,8 @@ static int run_get(struct cli *cli)
 
 static const struct cli_option get_options[] = {
 	{"live", 0, NULL, "of the running VM (the default for one that runs)", WORDS_NONE},
-	{"config", 0, NULL, "of its persistent definition, what holds from its next start (the default for one that is off)",
-	 WORDS_NONE},
+	{"config", 0, NULL,
+	 "of its persistent definition, what holds from its next start (the default for one that is off)", WORDS_NONE},
 	{NULL, 0, NULL, NULL, WORDS_NONE},
 };
 static const struct cli_example get_examples[] = {
@@ -105,9 +105,9 @@ static const struct cli_example get_examples[] = {
 const struct cli_command command_get = {
 	.name = "get",
 	.summary = "a VM's policy, and where each value comes from",
-	.description =
-		"Shows the policy of a VM (by name or UUID, running or not), as it stands in its XML: for each key the value given\n"
-		"(\"-\": none), the one in effect, and where that comes from.",
+	.description = "Shows the policy of a VM (by name or UUID, running or not), as it stands in its XML: for each "
+		       "key the value given\n"
+		       "(\"-\": none), the one in effect, and where that comes from.",
 	.options = get_options,
 	.args = get_args,
 	.examples = get_examples,

@@ -246,7 +246,7 @@ static void zsh_command(FILE *out, const struct cli_command *cmd)
 		fputc(':', out);
 		if (a->words == WORDS_VM || a->words == WORDS_VM_DEFINED || a->words == WORDS_KEY_VALUE) {
 			fprintf(out, "%s'",
-				a->words == WORDS_VM	       ? "_memoc_names"
+				a->words == WORDS_VM	      ? "_memoc_names"
 				: a->words == WORDS_KEY_VALUE ? "_memoc_keys"
 							      : "_memoc_defined");
 			continue;
@@ -264,7 +264,8 @@ static void zsh_script(FILE *out)
 	      "# zsh completion for memoc, written by \"memoc completion zsh\".\n"
 	      "_memoc_names()\n{\n"
 	      "\tlocal -a names\n"
-	      "\tnames=(${(f)\"$(memoc ${socket:+--socket} ${socket:+\"$socket\"} __complete names $which 2>/dev/null)\"})\n"
+	      "\tnames=(${(f)\"$(memoc ${socket:+--socket} ${socket:+\"$socket\"} __complete names $which "
+	      "2>/dev/null)\"})\n"
 	      "\tcompadd -a names\n"
 	      "}\n\n"
 	      "_memoc_defined()\n{\n"
@@ -435,7 +436,8 @@ const struct cli_command command_completion = {
 	.run = run_completion,
 };
 
-/* What scripts ask: names of VMs that run, or of all that are defined, one a line. A key press gets no error messages. */
+/* What scripts ask: names of VMs that run, or of all that are defined, one a line. A key press gets no error messages.
+ */
 static int run_complete(struct cli *cli)
 {
 	struct varlink_reply reply AUTO_REPLY = {0};

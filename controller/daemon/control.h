@@ -22,8 +22,8 @@ struct pending {
 	enum { WAIT_EVENTS = 1, WAIT_SIZE, WAIT_DRAIN, WAIT_JOB, WAIT_MEMBER, WAIT_LIST } kind;
 	vm_id vm; /* 0: all */
 	uint64_t from_bytes, target_bytes;
-	ev_timer timer; /* WAIT_SIZE, WAIT_DRAIN, WAIT_LIST: no longer than this */
-	bool all;	/* WAIT_LIST: unmanaged ones too */
+	ev_timer timer;			   /* WAIT_SIZE, WAIT_DRAIN, WAIT_LIST: no longer than this */
+	bool all;			   /* WAIT_LIST: unmanaged ones too */
 	char filter_name[DOMXML_NAME_MAX]; /* WAIT_EVENTS: of this VM; WAIT_JOB: the VM's name, for messages */
 	/* WAIT_MEMBER: what to do once the caller is known to be allowed; the parameters live as long as the call */
 	varlink_method_fn *allowed;

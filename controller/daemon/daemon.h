@@ -87,7 +87,7 @@ struct daemon {
 	vm_id next_id;
 	struct virt_events *link;
 	struct workpool *virt_pool, *kernel_pool, *house_pool; /* libvirt; cgroups and procfs; memocd's own affairs */
-	struct work_lane *off_lane; /* in virt_pool: for VMs without an entry */
+	struct work_lane *off_lane;			       /* in virt_pool: for VMs without an entry */
 	struct proc_host *proc_host;
 	enum cgroup_version cgroup_version;
 	struct ring *ring;
@@ -172,17 +172,18 @@ struct policy_job {
 	struct vmpolicy last_good; /* what stands in for a policy that is refused */
 };
 /*
- * done is called once, on the loop. code: −ENOENT no such VM; −EHOSTDOWN it is off and live was asked for; −EOPNOTSUPP it
- * is transient and config was asked for; −EINVAL what set would make contradicts itself; or −errno. facts: as the XML is
- * now (the live one where both).
+ * done is called once, on the loop. code: −ENOENT no such VM; −EHOSTDOWN it is off and live was asked for; −EOPNOTSUPP
+ * it is transient and config was asked for; −EINVAL what set would make contradicts itself; or −errno. facts: as the
+ * XML is now (the live one where both).
  */
 typedef void policy_done_fn(void *user, int code, const struct policy_job *p, const struct dom_facts *facts,
 			    const struct memoc_err *err);
-/* In the VM's libvirt lane; e NULL: a VM that only libvirt knows, by name or UUID, in the lane of those that are off. */
-int job_set_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p, policy_done_fn *done,
-		   void *user);
-int job_get_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p, policy_done_fn *done,
-		   void *user);
+/* In the VM's libvirt lane; e NULL: a VM that only libvirt knows, by name or UUID, in the lane of those that are off.
+ */
+int job_set_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+		   policy_done_fn *done, void *user);
+int job_get_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+		   policy_done_fn *done, void *user);
 /* VMs that are defined and off; none where libvirt does not say. */
 typedef void off_done_fn(void *user, const struct dom_facts *off, size_t n);
 int job_list_off(struct daemon *d, off_done_fn *done, void *user);

@@ -619,9 +619,9 @@ static void set_policy_run(void *arg, void **worker)
 		p->live = j->run_state != VIRT_OFF;
 		p->config = persistent;
 	}
-	j->code = p->config && !persistent ? -EOPNOTSUPP
-					   : policy_edit(&store, &p->keys, &p->last_good, p->live, p->config,
-							 &j->facts, &j->err);
+	j->code = p->config && !persistent
+			  ? -EOPNOTSUPP
+			  : policy_edit(&store, &p->keys, &p->last_good, p->live, p->config, &j->facts, &j->err);
 }
 
 static void get_policy_run(void *arg, void **worker)
@@ -666,14 +666,14 @@ static int policy_submit(struct daemon *d, struct entry *e, const char *name, co
 	return 0;
 }
 
-int job_set_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p, policy_done_fn *done,
-		   void *user)
+int job_set_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+		   policy_done_fn *done, void *user)
 {
 	return policy_submit(d, e, name, p, set_policy_run, done, user);
 }
 
-int job_get_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p, policy_done_fn *done,
-		   void *user)
+int job_get_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+		   policy_done_fn *done, void *user)
 {
 	return policy_submit(d, e, name, p, get_policy_run, done, user);
 }

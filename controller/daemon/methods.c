@@ -103,7 +103,8 @@ static int by_name(const void *a, const void *b)
 	return strcmp(row_name(a), row_name(b));
 }
 
-static void answer_list(struct varlink_call *call, struct daemon *d, bool all, const struct dom_facts *off, size_t n_off)
+static void answer_list(struct varlink_call *call, struct daemon *d, bool all, const struct dom_facts *off,
+			size_t n_off)
 {
 	size_t n = n_off;
 	for (const struct entry *e = d->entries; e; e = e->next)

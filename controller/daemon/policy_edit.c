@@ -88,8 +88,8 @@ static int put(const struct policy_store *store, struct side *s, struct memoc_er
 	return s->facts.policy_bad || !same(&s->facts.policy, &s->wants) ? -EAGAIN : 0;
 }
 
-int policy_edit(const struct policy_store *store, const struct policy_keys *k, const struct vmpolicy *last_good, bool live,
-		bool config, struct dom_facts *ret, struct memoc_err *err)
+int policy_edit(const struct policy_store *store, const struct policy_keys *k, const struct vmpolicy *last_good,
+		bool live, bool config, struct dom_facts *ret, struct memoc_err *err)
 {
 	struct side sides[] = {{.wanted = live}, {.wanted = config, .config = true}};
 	int r = -EAGAIN;

@@ -33,7 +33,7 @@ struct policy_store {
  * contradicts itself or the VM's memory) is found before anything is written. −EAGAIN: others kept changing it.
  * *ret (of the live XML if that was written) is what is there now.
  */
-int policy_edit(const struct policy_store *store, const struct policy_keys *k, const struct vmpolicy *last_good, bool live,
-		bool config, struct dom_facts *ret, struct memoc_err *err);
+int policy_edit(const struct policy_store *store, const struct policy_keys *k, const struct vmpolicy *last_good,
+		bool live, bool config, struct dom_facts *ret, struct memoc_err *err);
 
 #endif

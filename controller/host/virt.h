@@ -40,7 +40,8 @@ int virt_list(struct virt_conn *c, bool active, struct virt_domain **ret_list, s
 int virt_lookup(struct virt_conn *c, const char *name, struct virt_domain *ret, struct memoc_err *err);
 int virt_state(struct virt_conn *c, const char *uuid, enum virt_run_state *ret, struct memoc_err *err);
 int virt_persistent(struct virt_conn *c, const char *uuid, bool *ret, struct memoc_err *err);
-/* Live XML (−ENOENT: not running), or with config the persistent one (−EOPNOTSUPP: transient). The caller frees *ret_xml.
+/* Live XML (−ENOENT: not running), or with config the persistent one (−EOPNOTSUPP: transient). The caller frees
+ * *ret_xml.
  */
 int virt_xml(struct virt_conn *c, const char *uuid, bool config, char **ret_xml, struct memoc_err *err);
 /* Guest statistics, one RPC and two monitor commands. Values ≥ 2^63 (Windows' 2^64−1) are left out as unknown. */

@@ -353,14 +353,20 @@ static void test_ineligible_is_sent(void **state)
 /* All that the XML says of memory and policy arrives: what memocd reads from the message is what the XML has. */
 static void test_message_is_as_good_as_xml(void **state)
 {
-	static const char head[] = "<domain type='qemu'><name>web1</name><uuid>" UUID "</uuid><memory>2097152</memory>"
-				   "<currentMemory>1048576</currentMemory><vcpu>3</vcpu><metadata><p:policy xmlns:p='"
-				   VMPOLICY_XMLNS "' ";
-	static const char tail[] = "/></metadata><memoryBacking><source type='memfd'/></memoryBacking><features><tcg>"
-				   "<tb-cache unit='MiB'>32</tb-cache></tcg></features><devices><memballoon "
-				   "model='virtio' freePageReporting='on'><stats period='2'/></memballoon></devices></domain>";
-	static const char *const policies[] = {"", "swap='no'", "managed='no'", "balloon='no' weight='7'",
-					       "min='512M' max='1.5G' weight='250' swap='no'", "min='3G'", "hue='red'"};
+	static const char head[] =
+		"<domain type='qemu'><name>web1</name><uuid>" UUID "</uuid><memory>2097152</memory>"
+		"<currentMemory>1048576</currentMemory><vcpu>3</vcpu><metadata><p:policy xmlns:p='" VMPOLICY_XMLNS "' ";
+	static const char tail[] =
+		"/></metadata><memoryBacking><source type='memfd'/></memoryBacking><features><tcg>"
+		"<tb-cache unit='MiB'>32</tb-cache></tcg></features><devices><memballoon "
+		"model='virtio' freePageReporting='on'><stats period='2'/></memballoon></devices></domain>";
+	static const char *const policies[] = {"",
+					       "swap='no'",
+					       "managed='no'",
+					       "balloon='no' weight='7'",
+					       "min='512M' max='1.5G' weight='250' swap='no'",
+					       "min='3G'",
+					       "hue='red'"};
 
 	for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
 		struct json *message AUTO_JSON = NULL;
