@@ -161,7 +161,7 @@ static void method_list(struct varlink_call *call, const struct json *parameters
 	bool all = false, off = false;
 	if (!optional_bool(call, parameters, "all", &all) || !optional_bool(call, parameters, "off", &off))
 		return;
-	if (!off || !virt_events_connected(d->link)) {
+	if (!off || !virt_events_connected(d->link) || work_lane_overdue(d->off_lane)) {
 		answer_list(call, d, all, NULL, 0);
 		return;
 	}
