@@ -298,6 +298,20 @@ class ListWatch:
         self.thread.join()
 
 
+def test_hotplug_has_the_xml_read_again(desk):
+    """A device plugged into a running VM (one that pins memory cannot be had here): memocd reads all of its XML again."""
+    device = desk.lab.base / "rng.xml"
+    device.write_text("<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>", encoding="ascii")
+    assert desk.memocd.info("web1")["stats_period_s"] == 1
+    desk.guest.virsh("dommemstat", "--period", "2", "--live")  # libvirt tells nobody of this
+    try:
+        desk.guest.virsh("attach-device", str(device), "--live")
+        wait_for(lambda: desk.memocd.info("web1")["stats_period_s"] == 2, 10, "the XML to be read again")
+        assert desk.memocd.vm("web1")["eligible"]
+    finally:
+        desk.guest.virsh("dommemstat", "--period", "1", "--live")
+
+
 def test_transient_domain(desk):
     """A VM without persistent definition: set changes what runs; --config alone is refused and says so."""
     desk.guest.virsh("undefine")  # while it runs: it goes on, and is gone once it stops
