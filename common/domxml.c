@@ -271,6 +271,26 @@ const char *dom_ineligible_text(enum dom_ineligible why)
 	return ineligible_texts[why];
 }
 
+static const char *const ineligible_names[] = {
+	[DOM_ELIGIBLE] = "",	 [DOM_VFIO] = "vfio", [DOM_HUGEPAGES] = "hugepages",
+	[DOM_LOCKED] = "locked", [DOM_SEV] = "sev",   [DOM_UNMANAGED] = "unmanaged",
+};
+
+const char *dom_ineligible_name(enum dom_ineligible why)
+{
+	if (why < DOM_ELIGIBLE || (size_t)why >= ARRAY_SIZE(ineligible_names))
+		return "";
+	return ineligible_names[why];
+}
+
+enum dom_ineligible dom_ineligible_by_name(const char *name)
+{
+	for (enum dom_ineligible why = DOM_ELIGIBLE + 1; (size_t)why < ARRAY_SIZE(ineligible_names); why++)
+		if (!strcmp(ineligible_names[why], name))
+			return why;
+	return 0;
+}
+
 /* One detail for people; names in the XML may hold anything, and this line goes to logs and terminals. */
 static void set_ineligible(struct dom_facts *f, enum dom_ineligible why, const char *what, const char *which)
 {

@@ -15,7 +15,7 @@
 #include <sys/time.h>
 #include <time.h>
 
-#include "common/domxml.h"
+#include "common/domjson.h"
 #include "common/varlink.h"
 
 #define NOTIFY_METHOD "org.memoc.Hook.Notify"
@@ -141,26 +141,6 @@ static int read_xml(const struct hook_io *io, struct buffer *b, struct memoc_err
 
 /* ---- the call ---- */
 
-static void write_facts(struct json_writer *w, const struct dom_facts *f)
-{
-	struct memoc_err why = {""};
-
-	jw_str(w, "uuid", f->uuid);
-	jw_u64(w, "max_bytes", f->max_bytes);
-	jw_u64(w, "current_bytes", f->current_bytes);
-	if (f->policy.min_bytes)
-		jw_u64(w, "min_bytes", f->policy.min_bytes);
-	jw_bool(w, "has_balloon", f->has_balloon);
-	jw_u64(w, "stats_period_s", f->stats_period_s);
-	jw_bool(w, "eligible", f->ineligible == DOM_ELIGIBLE);
-	if (f->ineligible != DOM_ELIGIBLE) {
-		memoc_err_set(&why, 0, "%s (%s)", dom_ineligible_text(f->ineligible), f->ineligible_detail);
-		jw_str(w, "ineligible_reason", why.text);
-	}
-	if (f->policy_bad)
-		jw_str(w, "policy_error", f->policy_err.text);
-}
-
 /* f is NULL where the XML could not be read: memocd then knows the VM by its name. */
 static int write_parameters(const struct hook_args *a, const struct dom_facts *f, const char *xml_error, char **ret)
 {
@@ -172,7 +152,7 @@ static int write_parameters(const struct hook_args *a, const struct dom_facts *f
 	jw_str(w, "suboperation", a->suboperation);
 	jw_str(w, "extra", a->extra);
 	if (f)
-		write_facts(w, f);
+		domjson_write(w, f);
 	else
 		jw_str(w, "xml_error", xml_error);
 	jw_end(w);

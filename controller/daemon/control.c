@@ -65,7 +65,7 @@ static void call_gone(struct varlink_call *call, void *conn_user)
 	if (!p)
 		return;
 	p->call = NULL;
-	if (p->kind != WAIT_JOB && p->kind != WAIT_MEMBER)
+	if (p->kind != WAIT_JOB && p->kind != WAIT_MEMBER && p->kind != WAIT_LIST)
 		pending_free(p);
 }
 

@@ -207,8 +207,8 @@ static void reload_cb(struct ev_loop *loop, ev_signal *w, int revents)
 
 static void overdue(void *lane_user, bool flag)
 {
-	struct entry *e = lane_user;
-	if (e->in_core)
+	struct entry *e = lane_user; /* NULL: of VMs that are off */
+	if (e && e->in_core)
 		daemon_post(e->daemon, (struct event){.type = EVENT_VM_QUARANTINE, .vm = e->id, .flag = flag});
 }
 
@@ -276,6 +276,8 @@ static int open_core(struct daemon *d, struct memoc_err *err)
 		r = workpool_new(d->loop, "virt", VIRT_THREADS, VIRT_THREADS_MAX, VIRT_OVERDUE_MS, jobs_worker_fini,
 				 overdue, &d->virt_pool);
 	if (r == 0)
+		r = work_lane_new(d->virt_pool, NULL, &d->off_lane);
+	if (r == 0)
 		r = workpool_new(d->loop, "kernel", KERNEL_THREADS, KERNEL_THREADS_MAX, KERNEL_OVERDUE_MS, NULL,
 				 overdue_kernel, &d->kernel_pool);
 	if (r == 0)
@@ -340,6 +342,7 @@ static void close_daemon(struct daemon *d)
 	if (started)
 		keep_now(d);
 	entries_free(d);
+	work_lane_free(d->off_lane);
 	state_clear(&d->remembered);
 	d->ring = ring_free(d->ring);
 	d->core = core_free(d->core);

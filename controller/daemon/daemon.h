@@ -13,6 +13,7 @@
 #include "common/log.h"
 #include "controller/core/core.h"
 #include "controller/daemon/config.h"
+#include "controller/daemon/policy_edit.h"
 #include "controller/daemon/ring.h"
 #include "controller/daemon/state.h"
 #include "controller/host/cgroup.h"
@@ -91,6 +92,7 @@ struct daemon {
 	vm_id next_id;
 	struct virt_events *link;
 	struct workpool *virt_pool, *kernel_pool, *house_pool; /* libvirt; cgroups and procfs; memocd's own affairs */
+	struct work_lane *off_lane;			       /* in virt_pool: for VMs without an entry */
 	struct proc_host *proc_host;
 	enum cgroup_version cgroup_version;
 	struct ring *ring;
@@ -164,21 +166,32 @@ void job_attach(struct entry *e);
 void job_overhead(struct entry *e);
 void job_save_state(struct daemon *d, struct state *s); /* takes over the contents of s */
 void job_watchdog(struct daemon *d);
-/* For control: runs on the VM's libvirt lane; done is called once, on the loop, with the result text (NULL where none).
- */
-typedef void policy_done_fn(void *user, int code, const char *xml, const struct memoc_err *err);
 /*
- * Keys of `policy` to be written, by their place in vmpolicy_keys. The live XML gets `policy` as it is; the persistent
- * XML keeps its own values of the other keys. −EINVAL where the outcome would contradict itself.
+ * For control. What is asked of a VM's policy, and (in done) where it was looked for in the end: with neither live nor
+ * config, get reads the live XML of a VM that runs, set changes that and the persistent one where there is one; of a VM
+ * that is off both use the persistent one.
  */
-struct policy_change {
-	struct vmpolicy policy;
-	uint32_t keys; /* bit i: vmpolicy_keys[i] */
+struct policy_job {
 	bool live, config;
-	bool config_optional; /* a transient domain has no persistent XML */
+	struct policy_keys keys;   /* set only */
+	struct vmpolicy last_good; /* what stands in for a policy that is refused */
 };
-int job_set_policy(struct entry *e, const struct policy_change *change, policy_done_fn *done, void *user);
-int job_get_policy(struct entry *e, bool config, policy_done_fn *done, void *user);
+/*
+ * done is called once, on the loop. code: −ENOENT no such VM; −EHOSTDOWN it is off and live was asked for; −EOPNOTSUPP
+ * it is transient and config was asked for; −EINVAL what set would make contradicts itself; or −errno. facts: as the
+ * XML is now (the live one where both).
+ */
+typedef void policy_done_fn(void *user, int code, const struct policy_job *p, const struct dom_facts *facts,
+			    const struct memoc_err *err);
+/* In the VM's libvirt lane; e NULL: a VM that only libvirt knows, by name or UUID, in the lane of those that are off.
+ */
+int job_set_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+		   policy_done_fn *done, void *user);
+int job_get_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+		   policy_done_fn *done, void *user);
+/* VMs that are defined and off; none where libvirt does not say. */
+typedef void off_done_fn(void *user, const struct dom_facts *off, size_t n);
+int job_list_off(struct daemon *d, off_done_fn *done, void *user);
 /* Is this user in group memoc? NSS may block, so a worker asks. */
 typedef void member_done_fn(void *user, bool member);
 int job_member(struct daemon *d, uid_t uid, gid_t gid, member_done_fn *done, void *user);

@@ -143,8 +143,8 @@ class Memocd:
         return self.memoc("host")
 
     def list(self):
-        """{name: object} of all VMs."""
-        return {vm["name"]: vm for vm in self.memoc("list", "--all")}
+        """{name: object} of all VMs that are not off."""
+        return {vm["name"]: vm for vm in self.memoc("list", "--all") if vm["state"] != "off"}
 
     def vm(self, name):
         return self.list()[name]

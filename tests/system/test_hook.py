@@ -71,6 +71,12 @@ class Bench:
             guest.kill()
             guest.wait_gone()
 
+    @staticmethod
+    def redefine(guest, policy):
+        """While it is off: another policy in its XML."""
+        guest.policy = policy
+        guest.define()
+
     def memocd(self, config=None):
         """A new one, not started."""
         memocd = Memocd(self.lab, self.libvirtd, config or {"host": {"pool": "2G", "reserve": "256M"}},
@@ -187,6 +193,36 @@ def test_known_through_the_hook_alone(bench):
     bench.guest.destroy()
     wait_for(lambda: "web1" not in memocd.list(), 10, "its end to be noticed", show=memocd.list)
     follower.stop()
+
+
+def test_the_hook_tells_the_whole_policy(bench):
+    """Without libvirt: memocd knows each key of a VM's policy by the hook, managed=no and a value to be refused included."""
+    first = bench.guest.policy, bench.other.policy
+    memocd = bench.memocd()
+    memocd.start(wait=False, extra=("--connect", UNREACHABLE))
+    wait_for(lambda: memocd.host()["libvirt_connected"] is False, 20, "memocd to answer, without libvirt")
+    told = {"min": "64M", "max": "192M", "weight": "150", "balloon": "no", "swap": "no", "managed": "yes"}
+    try:
+        bench.redefine(bench.guest, told)
+        bench.redefine(bench.other, {"managed": "no"})
+        for guest in (bench.guest, bench.other):
+            bench.start_paused(guest)
+        assert {row["key"]: row["value"] for row in memocd.memoc("get", "web1")} == told
+        vm = memocd.vm("web1")
+        assert vm["eligible"] and vm["min_bytes"] == 64 << 20 and vm["weight"] == 150, vm
+        vm = memocd.vm("db1")
+        assert vm["state"] == "fixed" and not vm["eligible"] and "managed" in vm["ineligible_reason"], vm
+        assert [vm["name"] for vm in memocd.memoc("list")] == ["web1"]
+        bench.end(bench.other)
+        wait_for(lambda: "db1" not in memocd.list(), 10, "its end to be noticed", show=memocd.list)
+        bench.redefine(bench.other, {"weight": "0", "min": "64M"})
+        bench.start_paused(bench.other)
+        assert 'weight="0"' in memocd.info("db1")["policy_error"], memocd.info("db1")
+        assert memocd.vm("db1")["weight"] == 100 and 'db1: policy refused: weight="0"' in host.tail(memocd.log, 40)
+    finally:
+        for guest, policy in zip((bench.guest, bench.other), first):
+            bench.end(guest)
+            bench.redefine(guest, policy)
 
 
 def test_known_within_a_second(bench):
