@@ -196,8 +196,8 @@ bool vm_surge_visible(const struct vm *vm, const struct core_config *c, uint64_t
 
 /*
  * Counters of the cgroup are told late: memory.stat is flushed each 2 s where few pages move (v1 and v2), and total= of
- * memory.pressure is brought up to date each 2 s (PSI_FREQ of kernel/sched/psi.c). So their rates are taken over 3 to 6 s
- * (senpai looks each 6 s), and faults that are compared with refaults likewise.
+ * memory.pressure is brought up to date each 2 s (PSI_FREQ of kernel/sched/psi.c). So their rates are taken over 3 to 6
+ * s (senpai looks each 6 s), and faults that are compared with refaults likewise.
  */
 #define COUNTERS_MS 3000
 
@@ -230,7 +230,8 @@ static void take_counters(struct vm *vm, const struct vm_host_sample *s, uint64_
 	vm->has_lasting_faults = known && now.has_major_faults;
 	vm->has_refault_rate = known && now.has_refaults;
 	vm->has_stall = known && now.has_psi;
-	vm->lasting_faults_per_s = vm->has_lasting_faults ? (double)(now.major_faults - from->major_faults) / span_s : 0;
+	vm->lasting_faults_per_s =
+		vm->has_lasting_faults ? (double)(now.major_faults - from->major_faults) / span_s : 0;
 	vm->host_refaults_per_s = vm->has_refault_rate ? (double)(now.refaults - from->refaults) / span_s : 0;
 	vm->stall_share = vm->has_stall ? (double)(now.psi_some_us - from->psi_some_us) / 1e6 / span_s : 0;
 }
@@ -395,8 +396,8 @@ static double guest_sign(struct vm *vm, struct vm_ctx *x)
 }
 
 /*
- * Swap is read around a fault as well: page-cluster is 3, eight pages, unless an administrator changed it. Each of them is
- * a refault, so fewer refaults than this a fault may be the readahead of faults that are not significant.
+ * Swap is read around a fault as well: page-cluster is 3, eight pages, unless an administrator changed it. Each of them
+ * is a refault, so fewer refaults than this a fault may be the readahead of faults that are not significant.
  */
 #define REFAULTS_PER_FAULT 8.0
 /* Pages that were wrongly evicted are refaults, one each at least. Far fewer than faults: pages that the kernel has

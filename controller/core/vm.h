@@ -171,7 +171,7 @@ struct vm {
 	uint32_t balloon_seq, limit_seq;
 	unsigned limit_failures;
 	uint64_t limit_sent_ms, limit_result_ms, balloon_sent_ms;
-	uint64_t lowered_ms; /* when its limit last went down; 0 = never */
+	uint64_t lowered_ms;		      /* when its limit last went down; 0 = never */
 	uint64_t limit_hold_ms;		      /* no new try by limit before: the last one came to nothing */
 	uint64_t progress_ms, progress_bytes; /* of residency while the limit is lowered */
 	uint64_t limit_drift_ms;
