@@ -289,12 +289,16 @@ static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, cons
 	return left;
 }
 
-/* Free memory of the host itself, below half of its reserve: books may be right and the host short all the same. */
+/* Free memory of the host itself, below half of its reserve, or below all of it while it stalls: books may be right and
+ * the host short all the same. */
 static uint64_t host_shortage_bytes(const struct plan *p)
 {
-	uint64_t least = p->config->reserve_bytes / 4 * 3;
-	return p->host->has_memory && p->books->level >= LEVEL_HARD ? sub_sat_u64(least, p->host->mem_available_bytes)
-								    : 0;
+	const struct books *b = p->books;
+	bool stalls = books_pressure_level(b, b->level, p->config, p->host) >= LEVEL_SOFT;
+	uint64_t least = stalls ? p->config->reserve_bytes : p->config->reserve_bytes / 4 * 3;
+	return p->host->has_memory && (stalls || b->level >= LEVEL_HARD)
+		       ? sub_sat_u64(least, p->host->mem_available_bytes)
+		       : 0;
 }
 
 static void reclaim(struct plan *p, uint64_t unmet)

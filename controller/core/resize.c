@@ -398,6 +398,8 @@ void vm_limit_result(struct vm *vm, struct vm_ctx *x, int code, uint64_t limit_b
 		vm->limit_known = true;
 		vm->limit_bytes = lower_ok && raise_ok ? vm->limit_asked_bytes : limit_bytes;
 		vm->limit_ours &= vm->limit_bytes != LIMIT_NONE;
+		if (vm->limit_bytes < before)
+			vm->lowered_ms = x->now_ms;
 	}
 	if (vm->state == VM_GROWING_LIMIT ? !raise_ok : !lower_ok) {
 		if (vm->state == VM_GROWING_LIMIT || vm->state == VM_SHRINKING_LIMIT)

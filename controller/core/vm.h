@@ -47,6 +47,13 @@ enum vm_bound {
 	BOUND_DEAD_BAND = 64
 };
 
+/* Counters of a host sample, kept as the beginning of a rate. Unknown ones are 0. */
+struct host_counters {
+	uint64_t ms; /* 0 = none */
+	bool has_major_faults, has_refaults, has_psi;
+	uint64_t major_faults, refaults, psi_some_us;
+};
+
 #define POLICY_SAMPLES 10 /* MOM's sample-history-length */
 
 /*
@@ -120,7 +127,12 @@ struct vm {
 	bool has_guest_rates, has_host_rates;
 	double guest_swap_in_per_s, guest_swap_out_per_s; /* bytes */
 	uint64_t guest_swap_delta_bytes;		  /* in + out between the last two statistics */
-	double host_faults_per_s, host_faults_before_per_s, host_refaults_per_s;
+	double host_faults_per_s, host_faults_before_per_s;
+	uint64_t faulting_ms; /* significant faults since then; NEVER_MS = there are none */
+	struct host_counters counters_from, counters_next; /* begin of the rates below, and of those to come */
+	bool has_lasting_faults, has_refault_rate, has_stall;
+	double lasting_faults_per_s, host_refaults_per_s; /* over 3 to 6 s, see demand.c */
+	double stall_share;				  /* 0..1: some task of it waited for memory */
 	uint64_t rate_stats_ms, rate_sample_ms;
 
 	/* --- between two statistics: what became present since the last ones, see demand.c --- */
@@ -159,6 +171,7 @@ struct vm {
 	uint32_t balloon_seq, limit_seq;
 	unsigned limit_failures;
 	uint64_t limit_sent_ms, limit_result_ms, balloon_sent_ms;
+	uint64_t lowered_ms;		      /* when its limit last went down; 0 = never */
 	uint64_t limit_hold_ms;		      /* no new try by limit before: the last one came to nothing */
 	uint64_t progress_ms, progress_bytes; /* of residency while the limit is lowered */
 	uint64_t limit_drift_ms;
@@ -266,6 +279,16 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 /* Memory of the sample only: what the guest touched since its statistics. */
 void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_host_sample *s);
 bool vm_surge_visible(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
+/*
+ * The host's signs of need, each as a multiple of what is significant: 1 and more is need. 0 where the VM is not at its
+ * limit or the sign is unknown. Thresholds: needy_faults; eight refaults for each such fault (readahead); needy_stall.
+ */
+struct host_signs {
+	bool at_limit;
+	bool cold; /* faults with hardly any refaults after its limit went down: not counted for a while */
+	double faults, refaults, stall;
+};
+struct host_signs vm_host_signs(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
 void vm_estimate(struct vm *vm, struct vm_ctx *x);	    /* demand, headroom, need, greedy, needy */
 void vm_watch_double_swap(struct vm *vm, struct vm_ctx *x); /* once a tick */
 void vm_forget_signals(struct vm *vm); /* after a reboot or resume: nothing from the guest is believed */

@@ -172,10 +172,8 @@ static void show_signals(struct json_writer *w, struct daemon *d, const struct v
 		   sample_age, 1, "cgroup");
 	signal_row(w, "QEMU major faults", vm->has_host_rates, vm->host_faults_per_s, "faults/s", sample_age, 1,
 		   "procfs");
-	signal_row(w, "refaults", sampled && vm->sample.has_refaults, vm->host_refaults_per_s, "pages/s", sample_age, 1,
-		   "cgroup");
-	signal_row(w, "pressure", sampled && vm->sample.has_psi, (double)vm->sample.psi_some_us / 1e6, "stalled s",
-		   sample_age, 1, "cgroup");
+	signal_row(w, "refaults", vm->has_refault_rate, vm->host_refaults_per_s, "pages/s", sample_age, 1, "cgroup");
+	signal_row(w, "pressure", vm->has_stall, vm->stall_share * 100, "% stalled", sample_age, 1, "cgroup");
 	signal_row(w, "demand", true, (double)vm->demand_bytes, "bytes", 0, vm->demand_confidence, "estimate");
 	jw_end(w);
 }

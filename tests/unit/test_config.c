@@ -162,6 +162,7 @@ static const struct {
 	{"policy.stale", "10s", "500ms"},
 	{"policy.needy_swap", "1M", "0"},
 	{"policy.needy_faults", "12.5", "nan"},
+	{"policy.needy_stall", "0.5%", "0%"},
 	{"balloon.enabled", "no", "maybe"},
 	{"balloon.min_speed", "1M", "4095"},
 	{"balloon.stall_timeout", "5s", "0s"},

@@ -340,6 +340,125 @@ static void host_faults_count_only_at_the_limit(void **state)
 	assert_false(vm->needy);
 }
 
+/* A VM at its limit of 600 MiB whose counters have been seen for `seconds`, each second with these steps. */
+struct counting {
+	uint64_t faults, refaults, stall_us;
+	bool no_faults, no_refaults, no_psi;
+};
+
+static struct vm *count_at_limit(struct kit *k, const struct counting *step, unsigned seconds)
+{
+	struct vm *vm = kit_vm(k, 1) ? kit_vm(k, 1) : kit_steady(k, 1, GIB, 600 * MIB);
+	vm->limit_known = true;
+	vm->limit_bytes = vm->limit_asked_bytes = 600 * MIB;
+	for (unsigned i = 0; i < seconds && !vm->needy; i++) {
+		const struct vm_host_sample *old = &vm->sample;
+		struct event ev = {.type = EVENT_VM_SAMPLE,
+				   .vm = 1,
+				   .sample = {.has_memory = true,
+					      .resident_bytes = 598 * MIB,
+					      .limit_bytes = 600 * MIB,
+					      .has_major_faults = !step->no_faults,
+					      .major_faults = old->major_faults + step->faults,
+					      .has_refaults = !step->no_refaults,
+					      .refaults = old->refaults + step->refaults,
+					      .has_psi = !step->no_psi,
+					      .psi_some_us = old->psi_some_us + step->stall_us}};
+		k->now_ms += 1000;
+		assert_int_equal(kit_step(k, &ev), 0);
+		kit_tick(k, 0);
+	}
+	return vm;
+}
+
+static void refaults_at_the_limit_are_need(void **state)
+{
+	struct kit *k = *state;
+	/* Readahead of eight pages a fault: 50 faults a second are 400. */
+	struct vm *vm = count_at_limit(k, &(struct counting){.refaults = 399}, 12);
+	assert_false(vm->needy);
+	assert_true(vm->has_refault_rate && vm->host_refaults_per_s > 398);
+	count_at_limit(k, &(struct counting){.refaults = 402}, 12);
+	assert_true(vm->needy);
+	assert_non_null(strstr(vm->needy_why, "evicted pages/s come back"));
+	assert_true(vm->need_score >= 100); /* as much as faults at their threshold */
+}
+
+static void refaults_do_not_need_fault_counters(void **state)
+{
+	struct kit *k = *state;
+	const struct counting blind = {.refaults = 800, .no_faults = true, .no_psi = true};
+	struct vm *vm = count_at_limit(k, &blind, 8);
+	assert_true(vm->needy);
+	assert_false(vm->has_host_rates || vm->has_stall);
+}
+
+static void a_stall_at_the_limit_is_need(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = count_at_limit(k, &(struct counting){.stall_us = 49000}, 12);
+	assert_false(vm->needy);
+	assert_true(vm->has_stall && vm->stall_share > 0.048);
+	count_at_limit(k, &(struct counting){.stall_us = 51000}, 12);
+	assert_true(vm->needy);
+	assert_non_null(strstr(vm->needy_why, "stalled by memory"));
+}
+
+static void unknown_counters_are_no_signs(void **state)
+{
+	struct kit *k = *state;
+	const struct counting none = {
+		.refaults = 9000, .stall_us = 900000, .no_faults = true, .no_refaults = true, .no_psi = true};
+	struct vm *vm = count_at_limit(k, &none, 12);
+	assert_false(vm->needy || vm->has_refault_rate || vm->has_stall);
+	/* What was counted while it was not told is no rate of the moment in which it is. */
+	count_at_limit(k, &(struct counting){0}, 12);
+	assert_false(vm->needy);
+	assert_true(vm->has_refault_rate && vm->host_refaults_per_s == 0);
+}
+
+static void away_from_the_limit_nothing_counts(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = count_at_limit(k, &(struct counting){0}, 4);
+	vm->limit_bytes = LIMIT_NONE;
+	vm->host_refaults_per_s = 9000;
+	vm->stall_share = 0.9;
+	struct host_signs s = vm_host_signs(vm, &k->config, k->now_ms);
+	assert_false(s.at_limit);
+	assert_true(s.faults == 0 && s.refaults == 0 && s.stall == 0);
+}
+
+static void cold_pages_are_told_apart_for_a_while(void **state)
+{
+	struct kit *k = *state;
+	const struct counting cold = {.faults = 300, .refaults = 70};
+	struct vm *vm = count_at_limit(k, &(struct counting){0}, 8);
+	vm->lowered_ms = k->now_ms;
+	count_at_limit(k, &cold, 10);
+	assert_false(vm->needy);
+	assert_true(vm_host_signs(vm, &k->config, k->now_ms).cold);
+	count_at_limit(k, &cold, 2);
+	assert_true(vm->needy); /* not without end */
+}
+
+static void faults_with_refaults_are_not_cold(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = count_at_limit(k, &(struct counting){0}, 8);
+	vm->lowered_ms = k->now_ms;
+	count_at_limit(k, &(struct counting){.faults = 300, .refaults = 80}, 1);
+	assert_true(vm->needy);
+}
+
+static void faults_are_cold_only_after_a_lowering(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = count_at_limit(k, &(struct counting){0}, 8);
+	count_at_limit(k, &(struct counting){.faults = 300, .refaults = 1}, 1);
+	assert_true(vm->needy);
+}
+
 static void growth_is_measured_from_statistics_to_statistics(void **state)
 {
 	struct kit *k = *state;
@@ -418,6 +537,14 @@ int main(void)
 		WITH_KIT(pages_that_come_home_are_no_need),
 		WITH_KIT(a_swapping_guest_without_usable_is_needy),
 		WITH_KIT(host_faults_count_only_at_the_limit),
+		WITH_KIT(refaults_at_the_limit_are_need),
+		WITH_KIT(refaults_do_not_need_fault_counters),
+		WITH_KIT(a_stall_at_the_limit_is_need),
+		WITH_KIT(unknown_counters_are_no_signs),
+		WITH_KIT(away_from_the_limit_nothing_counts),
+		WITH_KIT(cold_pages_are_told_apart_for_a_while),
+		WITH_KIT(faults_with_refaults_are_not_cold),
+		WITH_KIT(faults_are_cold_only_after_a_lowering),
 		WITH_KIT(growth_is_measured_from_statistics_to_statistics),
 		WITH_KIT(headroom_follows_growth_and_is_bounded),
 		WITH_KIT(double_swapping_is_seen_and_ends),

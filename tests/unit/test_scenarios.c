@@ -17,7 +17,7 @@
  *     host [available=SIZE] [used=SIZE]  what MemAvailable says, or what the host (2 pools and the reserve) itself uses
  *     results on|off                     answer effects or not
  *     stats VM actual= usable= total= unused= swapin= swapout= update=       (manual)
- *     sample VM resident= swapped= faults= limit=                            (manual)
+ *     sample VM resident= swapped= faults= limit= refaults= stall=MS         (manual)
  *     tick | timer                                                           (manual)
  *     result VM balloon|limit code=-5 bytes=SIZE                             (manual; of the last effect)
  *   expect MS[..MS] VM TEXT            a line of the trace in that time begins with the words of TEXT; a part of a word
@@ -227,6 +227,9 @@ static void manual_sample(struct scenario *s, size_t line, struct model_vm *v)
 	has_size(s, line, "swapped", &h->swapped_bytes);
 	has_size(s, line, "limit", &h->limit_bytes);
 	h->has_major_faults = has_size(s, line, "faults", &h->major_faults);
+	h->has_refaults = has_size(s, line, "refaults", &h->refaults);
+	h->has_psi = has_size(s, line, "stall", &h->psi_some_us);
+	h->psi_some_us *= 1000;
 	model_event(&s->m, &ev);
 }
 
