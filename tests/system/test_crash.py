@@ -35,6 +35,7 @@ class Bench(Stage):
         self.wait_steady()
         for guest in (self.alpha, self.bare):
             guest.job(f"use {WORK_MIB}")
+        self.trail = []  # what was wrong with the books, and when, in the last restart
         # Health is learned by trying.
         self.resize("alpha", 200)
         self.wait_balloon("alpha", 200)
@@ -82,16 +83,21 @@ class Bench(Stage):
         return wrong
 
     def waited_s(self):
-        """What those who take part in a restart waited for a processor: this is not memocd's doing."""
-        return sum(map(host.waited_seconds, (self.memocd.pid, self.libvirtd.pid, os.getpid()))) + \
-            sum(host.waited_seconds(guest.pid, only_main=True) for guest in self.guests.values())
+        """What those who take part in a restart waited for a processor: this is not memocd's doing. Guests answer side by side."""
+        return sum(host.waited_seconds(pid) for pid in (self.memocd.pid, self.libvirtd.pid, os.getpid())) + \
+            max(host.waited_seconds(guest.pid, only_main=True) for guest in self.guests.values())
 
     def restart_s(self):
         """Starts memocd; (seconds until its books are right, how much of that was waiting for a processor)."""
-        looks, began = [self.truth()], time.monotonic()
+        def right():
+            wrong = self.books_errors(looks)
+            self.trail.append(f"{time.monotonic() - began:.2f}: {wrong}")
+            return not wrong
+
+        looks, began, self.trail = [self.truth()], time.monotonic(), []
         self.memocd.start(wait=False)
         waited_s = self.waited_s()
-        wait_for(lambda: not self.books_errors(looks), RESIZE_LIMIT_S, "correct books", show=lambda: self.books_errors(looks))
+        wait_for(right, RESIZE_LIMIT_S, "correct books", show=lambda: self.trail)
         return time.monotonic() - began, self.waited_s() - waited_s
 
 
@@ -123,6 +129,7 @@ def test_memocd_killed_in_mid_shrink(bench):
             states[state] = states.get(state, 0) + 1
         bench.memocd.kill()
         took_s.append(bench.restart_s())
+        print(bench.trail, flush=True)
         listed = bench.memocd.list()
         for name, sizes in pins.items():
             assert listed[name]["pinned_bytes"] in {size * MIB for size in sizes}, listed[name]
@@ -136,7 +143,8 @@ def test_memocd_killed_in_mid_shrink(bench):
     bench.alpha.cmd("throttle 100")
     told = ", ".join(f"{whole_s:.2f} ({waited_s:.2f})" for whole_s, waited_s in took_s)
     print(f"test_crash: states when killed {states}; s until books right (of it waiting for a processor): {told}", flush=True)
-    late = [whole_s for whole_s, waited_s in took_s if whole_s - waited_s > BOOKS_S * host.SLOW]
+    # Waits overlap: they excuse half of the time at most.
+    late = [whole_s for whole_s, waited_s in took_s if whole_s - min(waited_s, whole_s / 2) > BOOKS_S * host.SLOW]
     assert not late, f"books right after {late} s; all: {told}"
     bench.memocd.memoc_text("release", "third")
     for name, size in (("alpha", 200), ("bare", 200)):
