@@ -537,6 +537,15 @@ static bool take_residency(struct vm *vm, const struct event *ev, struct vm_ctx 
 	return cannot_wait(vm);
 }
 
+/* A VM that is adopted is as small as its limit: the books need not wait for the tick to know. */
+static void learn_limit(struct vm *vm)
+{
+	if (vm->limit_known || vm->limit_pending || !vm->sample.has_memory)
+		return;
+	vm->limit_known = true;
+	vm->limit_bytes = vm->sample.limit_bytes;
+}
+
 /* Returns whether a new plan is wanted at once. */
 static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, struct vm_ctx *x)
 {
@@ -563,6 +572,7 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 		return take_stats(vm, ev, x);
 	case EVENT_VM_SAMPLE:
 		vm_take_sample(vm, x, &ev->sample);
+		learn_limit(vm);
 		return false;
 	case EVENT_VM_RESIDENCY:
 		return take_residency(vm, ev, x);

@@ -423,14 +423,9 @@ static void watch_drift(struct vm *vm, struct vm_ctx *x)
 {
 	/* A sample from before the answer still shows the old limit. */
 	bool newer = !vm->limit_asked_bytes || vm->sample_ms > vm->limit_result_ms;
-	if (vm->limit_pending || !vm->has_sample || !vm->sample.has_memory || !newer)
+	if (vm->limit_pending || !vm->limit_known || !vm->has_sample || !vm->sample.has_memory || !newer)
 		return;
 	uint64_t seen = vm->sample.limit_bytes;
-	if (!vm->limit_known) {
-		vm->limit_known = true;
-		vm->limit_bytes = seen;
-		return;
-	}
 	uint64_t off = seen > vm->limit_bytes ? seen - vm->limit_bytes : vm->limit_bytes - seen;
 	if (off <= LIMIT_TOLERANCE_BYTES)
 		return;

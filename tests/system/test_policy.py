@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import threading
+import time
 import xml.etree.ElementTree as ElementTree
 
 import host
@@ -54,6 +55,10 @@ class Desk:
     def wait_steady(self):
         self.memocd.wait_vm("web1", lambda vm: vm["state"] == "steady" and vm["usable_bytes"] is not None, 60,
                             "steady, with statistics")
+
+    def waited_s(self):
+        """What memocd and libvirtd waited for a processor since they began."""
+        return host.waited_seconds(self.memocd.pid) + host.waited_seconds(self.libvirtd.pid)
 
     def memoc(self, *args, limit_s=20):
         return self.memocd.memoc_text(*args, limit_s=limit_s)
@@ -109,11 +114,16 @@ def test_set_is_in_effect_at_once(desk):
 
 def test_virsh_metadata_is_in_effect_at_once(desk):
     """A policy that virsh writes is picked up by itself, is shown by memoc, and can be taken away again."""
+    waited_s = desk.waited_s()
     desk.virsh_policy("<policy min='128M' weight='77' swap='no'/>", "--live")
-    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 77, 5, "the policy that virsh wrote")
+    written = time.monotonic()
+    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 77, 20, "the policy that virsh wrote")
     assert vm["min_bytes"] == 128 * MIB and desk.policy()["swap"] == "no"
+    told = [event for event in desk.memocd.events("web1") if event["event"] == "policy" and "weight 77" in event["reason"]]
+    late_s = told[-1]["details"]["monotonic_ms"] / 1000 - written - (desk.waited_s() - waited_s)
+    assert late_s < 0.5 * host.SLOW, f"{late_s:.2f} s after virsh had written it"
     desk.guest.virsh("metadata", "--uri", POLICY_NS, "--remove", "--live")
-    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 100, 5, "the default policy")
+    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 100, 20, "the default policy")
     assert vm["min_bytes"] == MEMORY_MIB // 4 * MIB, vm
 
 
