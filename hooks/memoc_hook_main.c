@@ -78,6 +78,11 @@ static void *late(const char *name)
 	}
 
 LATE_VOID(xmlInitParser, (void), ())
+LATE_VOID(xmlSetStructuredErrorFunc, (void *context, xmlStructuredErrorFunc f), (context, f))
+LATE_VOID(xmlResetLastError, (void), ())
+/* What the names xmlStructuredError and xmlStructuredErrorContext stand for: each thread has its own. */
+LATE(xmlStructuredErrorFunc *, __xmlStructuredError, (void), ())
+LATE(void **, __xmlStructuredErrorContext, (void), ())
 LATE(xmlParserCtxtPtr, xmlNewParserCtxt, (void), ())
 LATE_VOID(xmlFreeParserCtxt, (xmlParserCtxtPtr c), (c))
 LATE_VOID(xmlStopParser, (xmlParserCtxtPtr c), (c))

@@ -571,7 +571,7 @@ static int run_hook(const char *operation, char *said, size_t size)
 		     &(struct hook_io){.xml_fd = xml[0],
 				       .err_fd = err[1],
 				       .socket_path = addr.sun_path,
-				       .start_ms = hook_now_ms(),
+				       .start_ms = now_ms(),
 				       .deadline_ms = 10000});
 	n = read(err[0], said, size - 1);
 	said[n > 0 ? n : 0] = '\0';
