@@ -16,6 +16,7 @@
 #include "controller/host/cgroup.h"
 
 #define SHIPPED "packaging/memoc.conf"
+#define PAGE "packaging/man/memoc-policy.7"
 
 /* A directory of this test's own, with memoc.conf and memoc.conf.d. */
 struct place {
@@ -522,6 +523,40 @@ static void test_resolve_refused(void **state)
 	resolved("15E", "15E", "auto", UINT64_MAX, -EINVAL);
 }
 
+/* What decides is explained in memoc-policy(7): each setting under its section's heading, with the default in force,
+ * and no setting that is not there any more. */
+static void test_page_of_the_policy(void **state)
+{
+	char line[256], section[32] = "", name[64], value[CONFIG_TEXT_LEN], def[CONFIG_TEXT_LEN];
+	size_t said[4] = {0}, are[4] = {0};
+	static const char *const sections[] = {"host", "policy", "balloon", "swap"};
+	FILE *f = fopen(PAGE, "re");
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		bool heading = strncmp(line, ".Sh ", 4) == 0 || strncmp(line, ".Ss ", 4) == 0;
+		if (heading && sscanf(line, ".Ss Section %31s", section) != 1)
+			section[0] = 0;
+		if (!*section || sscanf(line, ".It Cm %63s = %63[^\n]", name, value) != 2)
+			continue;
+		const struct config_key *k = config_keys;
+		while (k->name && (strcmp(k->section, section) != 0 || strcmp(k->name, name) != 0))
+			k++;
+		if (!k->name)
+			fail_msg("%s: there is no %s in [%s]", PAGE, name, section);
+		assert_string_equal(value, config_key_default(k, def));
+		for (size_t i = 0; i < ARRAY_SIZE(sections); i++)
+			said[i] += strcmp(section, sections[i]) == 0;
+	}
+	fclose(f);
+	for (size_t i = 0; i < ARRAY_SIZE(sections); i++) {
+		for (const struct config_key *k = config_keys; k->name; k++)
+			are[i] += strcmp(k->section, sections[i]) == 0;
+		if (said[i] != are[i])
+			fail_msg("%s explains %zu of the %zu settings of [%s]", PAGE, said[i], are[i], sections[i]);
+	}
+}
+
 #define WITH_PLACE(f) cmocka_unit_test_setup_teardown(f, place_make, place_remove)
 
 int main(void)
@@ -542,6 +577,7 @@ int main(void)
 		WITH_PLACE(test_bad_sets),
 		WITH_PLACE(test_contradictions),
 		WITH_PLACE(test_shipped_file),
+		cmocka_unit_test(test_page_of_the_policy),
 		cmocka_unit_test(test_resolve_auto),
 		cmocka_unit_test(test_resolve_given),
 		cmocka_unit_test(test_resolve_refused),
