@@ -105,7 +105,7 @@ struct daemon {
 	bool state_dirty, state_writing;
 	int lock_fd;
 	struct control *control;
-	uint64_t wakeups[WAKEUP_END]; /* callbacks, ever */
+	uint64_t wakeups[WAKEUP_END];		 /* callbacks, ever */
 	uint64_t loop_wakeups, loop_for_nothing; /* turns of the loop, and those of them in which nothing was due */
 	ev_timer tick_timer, wake_timer, watch_timer, state_timer, watchdog_timer;
 	ev_signal sig_term, sig_int, sig_hup;

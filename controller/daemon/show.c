@@ -234,9 +234,12 @@ void show_vm_details(struct json_writer *w, struct daemon *d, const struct entry
 /* Counted since memocd started. What `sleeps` has more than the others explain was without a reason. */
 static void show_wakeups(struct json_writer *w, struct daemon *d)
 {
-	static const char *const names[WAKEUP_END] = {
-		[WAKEUP_TICK] = "tick",		    [WAKEUP_TIMER] = "timer",	      [WAKEUP_STATISTICS] = "statistics",
-		[WAKEUP_RESIDENCY] = "residency", [WAKEUP_STATE_FILE] = "state_file", [WAKEUP_CLIENT] = "client"};
+	static const char *const names[WAKEUP_END] = {[WAKEUP_TICK] = "tick",
+						      [WAKEUP_TIMER] = "timer",
+						      [WAKEUP_STATISTICS] = "statistics",
+						      [WAKEUP_RESIDENCY] = "residency",
+						      [WAKEUP_STATE_FILE] = "state_file",
+						      [WAKEUP_CLIENT] = "client"};
 	struct workpool_counts counts = {0};
 	struct rusage usage;
 	workpool_count(d->virt_pool, &counts);

@@ -219,11 +219,11 @@ class Demo:
             raise LabError(f"the hook told memocd only of {known}")
         self.say(f"       all four were known to memocd, told by libvirt's hook, {time.monotonic() - self.began:.0f} s after the beginning")
         for guest in self.guests:
-            guest.wait_ready()
+            guest.wait_ready(3 * PATIENCE_S)  # four boots that touch all memory, perhaps beside other work
         self.witness = Witness(self.memocd)
         self.witness.start()
         for guest, use_mib in zip(self.guests, (60, 70, 80, 20)):
-            guest.job(f"use {use_mib}")
+            guest.job(f"use {use_mib}", PATIENCE_S)
             if guest.rss() < GUEST_MIB * MIB:
                 raise LabError(f"{guest.name} did not touch all its memory: {mib(guest.rss())} MiB resident")
         self.starts = {guest.name: self.starts_of(guest) for guest in self.guests}
@@ -251,8 +251,8 @@ class Demo:
         for guest in self.guests:
             self.keeps_pace(guest, PATIENCE_S)
         freed = sum(GUEST_MIB * MIB - size for size in sizes.values())
-        self.build.job("use 20")
-        self.db.job("use 40")
+        self.build.job("use 20", PATIENCE_S)
+        self.db.job("use 40", PATIENCE_S)
         for name, least_mib in (("build", 40), ("db", 16)):
             self.memocd.wait_vm(name, lambda vm, least_mib=least_mib: vm["greedy_bytes"] > least_mib * MIB, PATIENCE_S,
                                 "to have too much after its work")
