@@ -102,6 +102,7 @@ static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct daemon *d = w->data;
 	struct event ev = {.type = EVENT_TICK};
+	d->wakeups[WAKEUP_TICK]++;
 	poll_samples(d);
 	if (proc_host_read(d->proc_host, &ev.host) < 0)
 		ev.host = *core_host(d->core); /* what was read last is nearer the truth than nothing */
@@ -127,12 +128,26 @@ static void arm_watchdog(struct daemon *d)
 
 static void wake_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
-	daemon_post(w->data, (struct event){.type = EVENT_TIMER});
+	struct daemon *d = w->data;
+	d->wakeups[WAKEUP_TIMER]++;
+	daemon_post(d, (struct event){.type = EVENT_TIMER});
 }
 
 static void state_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
-	keep_write(w->data);
+	struct daemon *d = w->data;
+	d->wakeups[WAKEUP_STATE_FILE]++;
+	keep_write(d);
+}
+
+/* Once a turn, after sleeping: memocd is to sleep unless there is something to do, and says how often it did not. */
+static void invoke_cb(struct ev_loop *loop)
+{
+	struct daemon *d = ev_userdata(loop);
+	d->loop_wakeups++;
+	if (!ev_pending_count(loop))
+		d->loop_for_nothing++;
+	ev_invoke_pending(loop);
 }
 
 static void term_cb(struct ev_loop *loop, ev_signal *w, int revents)
@@ -368,6 +383,8 @@ int daemon_run(const struct options *options, struct memoc_err *err)
 		r = open_core(&d, err);
 	if (r == 0) {
 		start_watchers(&d);
+		ev_set_userdata(d.loop, &d);
+		ev_set_invoke_pending_cb(d.loop, invoke_cb);
 		if (d.remembered.hold_all)
 			daemon_post(&d, (struct event){.type = EVENT_VM_HOLD, .flag = true});
 		struct log_fields fields = {.message_id = MSG_DAEMON_READY};

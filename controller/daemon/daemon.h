@@ -24,6 +24,17 @@
 struct control;
 struct recorder;
 
+/* Why the loop woke up; names in show.c. */
+enum wakeup {
+	WAKEUP_TICK,
+	WAKEUP_TIMER,	   /* the core's own: a deadline, a retry */
+	WAKEUP_STATISTICS, /* a VM's statistics are due */
+	WAKEUP_RESIDENCY,  /* between two ticks, poll.c */
+	WAKEUP_STATE_FILE,
+	WAKEUP_CLIENT,
+	WAKEUP_END
+};
+
 /* What the command line says; pointers live as long as the program. */
 struct options {
 	const char *config_path; /* NULL: the default file */
@@ -102,6 +113,8 @@ struct daemon {
 	uint64_t list_again_ms; /* when to ask libvirt again for all VMs, after a failure; NEVER_MS = no need */
 	int lock_fd;
 	struct control *control;
+	uint64_t wakeups[WAKEUP_END];		 /* callbacks, ever */
+	uint64_t loop_wakeups, loop_for_nothing; /* turns of the loop, and those of them in which nothing was due */
 	ev_timer tick_timer, wake_timer, watch_timer, state_timer, watchdog_timer;
 	ev_signal sig_term, sig_int, sig_hup;
 	uint64_t started_ms;

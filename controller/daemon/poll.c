@@ -53,6 +53,7 @@ void poll_timer_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct entry *e = w->data;
 	struct daemon *d = e->daemon;
+	d->wakeups[WAKEUP_STATISTICS]++;
 	if (!virt_events_connected(d->link) || work_lane_overdue(e->virt_lane)) {
 		arm(e, FAILED_MS);
 		return;
@@ -92,6 +93,7 @@ void poll_watch_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct daemon *d = w->data;
 	bool any = false;
+	d->wakeups[WAKEUP_RESIDENCY]++;
 	for (struct entry *e = d->entries; e; e = e->next) {
 		uint64_t usage;
 		if (!watched(e))
