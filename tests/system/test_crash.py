@@ -155,6 +155,35 @@ def test_memocd_killed_in_mid_shrink(bench):
         wait_for(lambda one=guest: one.relative_rate() > 0.7, RESIZE_LIMIT_S, f"the workload of {guest.name} at its pace")
 
 
+def test_what_an_orderly_stop_leaves(bench):
+    """SIGTERM: limits stay with on_exit = keep; with open those that memoc set are gone, and somebody else's stays."""
+    def both_limited():
+        for name in ("alpha", "bare"):  # the first behind its balloon, with room for QEMU's own memory
+            bench.wait_vm(name, lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is not None, "limited")
+
+    limited, foreign = (bench.alpha, bench.bare), bench.third
+    for name in ("alpha", "bare"):
+        bench.resize(name, 200)
+    both_limited()
+    assert bench.memocd.stop() == 0
+    assert None not in [guest.cgroup().limit() for guest in limited], "not kept"
+    theirs = 1024 * MIB
+    foreign.cgroup().set_limit(theirs)
+    bench.memocd.write_config(dict(CONFIG, host=dict(CONFIG["host"], on_exit="open")))
+    bench.memocd.start()
+    both_limited()
+    bench.wait_steady()
+    assert foreign.cgroup().limit() == theirs
+    assert bench.memocd.stop() == 0
+    assert [guest.cgroup().limit() for guest in limited] == [None, None], "not opened"
+    assert foreign.cgroup().limit() == theirs, "somebody else's limit was opened"
+    foreign.cgroup().set_limit(None)
+    bench.assert_unharmed()
+    bench.memocd.write_config(CONFIG)
+    bench.memocd.start()  # sizes were remembered; whose balloon is at its size needs no limit to get there
+    bench.wait_vm("bare", lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is not None, "limited again")
+
+
 def state_text(bench):
     return "".join(path.read_text(encoding="utf-8") for path in bench.memocd.state_dir.glob("*.json"))
 

@@ -4,6 +4,7 @@
  * libvirtd: one of a session without privileges, in a directory of its own, that serves the same test driver. What the
  * test driver cannot do (balloon events, migration, a hung monitor) is for the system tests.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <ftw.h>
 #include <grp.h>
@@ -472,6 +473,57 @@ static void test_policy_and_definition_events(void **state)
 	assert_int_equal(log.n, log.looked_at);
 }
 
+/*
+ * The test driver plugs no devices. What is registered with libvirt is written down on its way there, and called as
+ * libvirt would.
+ */
+static struct {
+	virConnectDomainEventGenericCallback fn;
+	void *opaque;
+} registered[64]; /* by event id */
+
+int virConnectDomainEventRegisterAny(virConnectPtr conn, virDomainPtr dom, int id,
+				     virConnectDomainEventGenericCallback fn, void *opaque, virFreeCallback free_fn)
+{
+	int (*libvirts)(virConnectPtr, virDomainPtr, int, virConnectDomainEventGenericCallback, void *,
+			virFreeCallback);
+
+	assert_in_range(id, 0, ARRAY_SIZE(registered) - 1);
+	*(void **)&libvirts = dlsym(RTLD_NEXT, "virConnectDomainEventRegisterAny");
+	registered[id].fn = fn;
+	registered[id].opaque = opaque;
+	return libvirts(conn, dom, id, fn, opaque, free_fn);
+}
+
+/* Added and removed come with the same arguments. */
+static void plug(struct fixture *f, int id, const char *alias)
+{
+	assert_non_null(registered[id].fn);
+	((virConnectDomainEventDeviceAddedCallback)(void (*)(void))registered[id].fn)(f->raw, f->dom, alias,
+										      registered[id].opaque);
+}
+
+static void test_device_events(void **state)
+{
+	const int id = VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE;
+	struct fixture *f = *state;
+	struct log log = {0};
+
+	memset(registered, 0, sizeof(registered));
+	begin(&log, TEST_URI);
+	plug(f, VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, "hostdev0");
+	expect(&log, VIRT_EVENT_DEVICES, "hostdev0");
+	assert_string_equal(log.heard[1].uuid, f->uuid);
+	plug(f, VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, "hostdev1");
+	expect(&log, VIRT_EVENT_DEVICES, "hostdev1");
+	assert_non_null(registered[id].fn);
+	((virConnectDomainEventMemoryDeviceSizeChangeCallback)(void (*)(void))registered[id].fn)(
+		f->raw, f->dom, "virtiomem0", 1024, registered[id].opaque);
+	expect(&log, VIRT_EVENT_DEVICES, "virtiomem0");
+	virt_events_free(log.events);
+	drain();
+}
+
 static void test_free_inside_a_callback(void **state)
 {
 	struct fixture *f = *state;
@@ -703,6 +755,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lifecycle_events, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restore_is_paused_at_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_policy_and_definition_events, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_device_events, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_free_inside_a_callback, setup, teardown),
 		cmocka_unit_test(test_free_while_opening),
 		cmocka_unit_test_setup_teardown(test_remote_calls_and_lost_connection, daemon_setup, daemon_teardown),
