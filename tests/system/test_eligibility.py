@@ -3,6 +3,7 @@
 
 import pathlib
 
+from lab import KernelSetting
 from stage import MIB, Stage, brief, host, wait_for
 
 MEMORY_MIB = 256
@@ -24,9 +25,7 @@ class Bench(Stage):
         super().__init__(lab, CONFIG, swap_mib=512)
         self.memocd.start()
         self.plug = self.guest("plug", MEMORY_MIB, stats_period=None, extra_xml=PLUGGABLE)
-        before = SURPLUS.read_text(encoding="ascii")
-        lab.defer("huge pages", lambda: SURPLUS.write_text(before, encoding="ascii"))
-        SURPLUS.write_text(str(int(before) + MEMORY_MIB * MIB // host.meminfo_bytes("Hugepagesize")), encoding="ascii")
+        KernelSetting(lab, SURPLUS, int(SURPLUS.read_text(encoding="ascii")) + MEMORY_MIB * MIB // host.meminfo_bytes("Hugepagesize"))
         self.huge = self.guest("huge", MEMORY_MIB, extra_xml=HUGE)
         self.bare = self.guest("bare", MEMORY_MIB, balloon=False, fill=True)
         self.start_guests()
