@@ -25,8 +25,8 @@ static int by_need(const void *a, const void *b)
 
 /*
  * What to give somebody of whom only is known that nothing is left: up to where its demand went the last time that it
- * was above its size; or, where that is not known, as much as it has just grown, because growth that was cut off is on
- * average half of what there is. A guest whose own swap is full kills something within a second, so that it is not
+ * was above its size, and twice what it has just grown, because growth that was cut off goes on while this is given.
+ * A guest whose own swap is full kills something within a second, so that it is not
  * little. As much of that as there is little left.
  */
 static uint64_t blind_helping(const struct plan *p, const struct vm *vm)
@@ -35,7 +35,7 @@ static uint64_t blind_helping(const struct plan *p, const struct vm *vm)
 	uint64_t least =
 		min_u64(max_u64(p->books->buffer_target_bytes / 4 * 3, size / 2), min_u64(size, HELPING_LEAST_BYTES));
 	uint64_t above = vm_past_above_bytes(vm, add_sat_u64(size, size / 64));
-	uint64_t guess = above ? above - size : max_u64(vm->grown_bytes, vm->surge_bytes);
+	uint64_t guess = max_u64(above ? above - size : 0, 2 * max_u64(vm->grown_bytes, vm->surge_bytes));
 	uint64_t helping = max_u64(add_sat_u64(guess, 2 * low), least);
 	if (vm->usable_ms == vm->needy_sign_ms && vm->usable_bytes < low)
 		helping = mul_div_u64(helping, low - vm->usable_bytes, low);
