@@ -146,6 +146,8 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 			    : clamp_u64(vm->plan_bytes, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
 	uint64_t diff = plan > now ? plan - now : now - plan;
 	uint64_t least = own ? PAGE_BYTES : vm_dead_band_bytes(vm, x->config);
+	if (vm->needy && plan > now && !own)
+		least = min_u64(least, 4 * MIB); /* to somebody needy little is worth a resize, however large it is */
 	bool limit_now = x->level >= LEVEL_HARD && vm_limit_allowed(vm, x) && vm->state == VM_SHRINKING_BALLOON;
 	if (diff < least && !(diff && plan == vm_max_bytes(vm) && vm->pinned_bytes)) {
 		if (limit_now && !x->config->observe)
@@ -172,8 +174,10 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	record(x, vm, RECORD_TARGET, now, plan, "%s", vm->reason);
 	if (plan > now) {
 		c->given_bytes = add_sat_u64(c->given_bytes, plan - now);
-		if (vm->needy)
+		if (vm->needy) {
 			vm->needy_rounds++;
+			vm->helping_bytes = plan - now;
+		}
 		vm_signal(vm, SIG_RAISE, x);
 	} else {
 		vm_signal(vm, vm->plan_urgent && vm_limit_allowed(vm, x) ? SIG_LOWER_NOW : SIG_LOWER, x);
@@ -414,7 +418,7 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 	vm->limit_bytes = LIMIT_NONE;
 	vm->retry_at_ms = vm->op_ms = vm->grow_ms = vm->shrink_ms = vm->estimate_ms = vm->inhibit_suspect_ms = NEVER_MS;
 	vm->faulting_ms = NEVER_MS;
-	vm->limit_drift_ms = vm->used_ms = vm->growth_from_ms = NEVER_MS;
+	vm->limit_drift_ms = vm->used_ms = vm->growth_from_ms = vm->usable_ms = NEVER_MS;
 	vm->deadline_ms = c->now_ms + c->config.grace_ms;
 	if (vm->state == VM_MIGRATING_IN)
 		vm->deadline_ms = NEVER_MS;
@@ -513,7 +517,7 @@ static void vm_result(struct vm *vm, const struct event *ev, struct vm_ctx *x)
 /* Waiting for the tick would cost a needy VM up to a second. */
 static bool cannot_wait(const struct vm *vm)
 {
-	return vm->needy || vm_size_bytes(vm) < add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 2);
+	return vm->needy || vm_size_bytes(vm) < add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4);
 }
 
 static bool take_stats(struct vm *vm, const struct event *ev, struct vm_ctx *x)

@@ -20,6 +20,10 @@ void vm_forget_signals(struct vm *vm)
 	vm->growth_from_ms = NEVER_MS;
 	vm->needy = false;
 	vm->needy_rounds = 0;
+	vm->helping_bytes = 0;
+	vm->grown_bytes = 0;
+	vm->past_n = 0;
+	vm->usable_ms = NEVER_MS;
 	vm->rank = 0;
 	vm->double_swap_signs = 0;
 }
@@ -92,6 +96,59 @@ static bool guest_used_bytes(const struct vm *vm, uint64_t *ret)
 	return true;
 }
 
+/* ---- what it used before ---- */
+
+#define PAST_MERGE 16 /* levels nearer than a part of so much are one */
+
+/* The two neighbours of most alike age become one: as high as the higher, as young as the younger. */
+static void merge_past(struct vm *vm, uint64_t now_ms)
+{
+	size_t best = 0;
+	double best_part = 2;
+	for (size_t i = 0; i + 1 < vm->past_n; i++) {
+		double age = (double)(now_ms - vm->past_ms[i]) + 1;
+		double part = (double)(vm->past_ms[i + 1] - vm->past_ms[i]) / age;
+		if (part < best_part)
+			best = i, best_part = part;
+	}
+	vm->past_ms[best] = vm->past_ms[best + 1];
+	for (size_t i = best + 1; i + 1 < vm->past_n; i++) {
+		vm->past_bytes[i] = vm->past_bytes[i + 1];
+		vm->past_ms[i] = vm->past_ms[i + 1];
+	}
+	vm->past_n--;
+}
+
+static void remember_use(struct vm *vm, uint64_t used, uint64_t now_ms)
+{
+	while (vm->past_n && vm->past_bytes[vm->past_n - 1] <= used)
+		vm->past_n--;
+	if (vm->past_n && vm->past_bytes[vm->past_n - 1] - used <= vm->past_bytes[vm->past_n - 1] / PAST_MERGE) {
+		vm->past_ms[vm->past_n - 1] = now_ms;
+		return;
+	}
+	if (vm->past_n == PAST_LEVELS)
+		merge_past(vm, now_ms);
+	vm->past_bytes[vm->past_n] = used;
+	vm->past_ms[vm->past_n++] = now_ms;
+}
+
+uint64_t vm_past_peak_bytes(const struct vm *vm, uint64_t since_ms)
+{
+	for (size_t i = 0; i < vm->past_n; i++)
+		if (vm->past_ms[i] >= since_ms)
+			return vm->past_bytes[i];
+	return 0;
+}
+
+uint64_t vm_past_above_bytes(const struct vm *vm, uint64_t bytes)
+{
+	for (size_t i = vm->past_n; i-- > 0;)
+		if (vm->past_bytes[i] > bytes)
+			return vm->past_bytes[i];
+	return 0;
+}
+
 /* As TCP sets its retransmission timer: mean and mean deviation with gains 1/8 and 1/4 (Jacobson 1988, RFC 6298). */
 static void track_growth(struct vm *vm, uint64_t now_ms)
 {
@@ -103,7 +160,10 @@ static void track_growth(struct vm *vm, uint64_t now_ms)
 	if (before_ms == NEVER_MS)
 		return;
 	double dt_s = (double)(now_ms - before_ms) / 1000;
-	double growth = used > before ? (double)(used - before) / dt_s : 0;
+	uint64_t grown = sub_sat_u64(used, before);
+	/* A jump that ends at once is over: only growth that goes on says what is to come. */
+	double growth = (double)min_u64(grown, vm->grown_bytes) / dt_s;
+	vm->grown_bytes = grown;
 	double err = growth - vm->growth_mean_bytes_per_s;
 	double abs_err = err < 0 ? -err : err;
 	vm->growth_mean_bytes_per_s += err / 8;
@@ -304,6 +364,7 @@ static void estimate_demand(struct vm *vm, struct vm_ctx *x)
 	if (guest_account(vm, x, &used)) {
 		vm->demand_confidence = 0.9;
 		vm->booted = true;
+		remember_use(vm, used, x->now_ms);
 	} else {
 		/* All that is known is what is resident. Half of it is assumed to be in use until faults say otherwise.
 		 */
@@ -332,11 +393,13 @@ static void estimate_headroom(struct vm *vm, const struct core_config *c)
 	vm->headroom_bytes = max_u64(least, growth < (double)most ? (uint64_t)growth : most);
 }
 
-/* Usable memory so low that the guest is about to reclaim in earnest; a 512 MiB guest's own low watermark is about 8
- * MiB. */
-static uint64_t low_usable_bytes(const struct vm *vm)
+/*
+ * A 512 MiB guest's own low watermark is about 8 MiB. Well below the headroom, whatever the guest's size: a VM that has
+ * just what it needs would be needy else, grow, be greedy, shrink to its need, and be needy again.
+ */
+uint64_t vm_low_usable_bytes(const struct vm *vm)
 {
-	return max_u64(8 * MIB, vm->facts.max_bytes / 64);
+	return max_u64(8 * MIB, min_u64(vm->facts.max_bytes / 64, vm->headroom_bytes / 4));
 }
 
 #define SIGN_NONE 0.0
@@ -355,9 +418,12 @@ static bool surges(const struct vm *vm, uint64_t now_ms, uint64_t usable)
 
 static double low_sign(struct vm *vm, const struct vm_ctx *x, uint64_t usable)
 {
-	uint64_t low = low_usable_bytes(vm), present = present_bytes(vm), left = sub_sat_u64(usable, vm->surge_bytes);
+	uint64_t low = vm_low_usable_bytes(vm), present = present_bytes(vm),
+		 left = sub_sat_u64(usable, vm->surge_bytes);
 	bool plausible = !present || present >= vm_size_bytes(vm) / 4 * 3;
 	if (usable < low && plausible) {
+		vm->usable_bytes = usable;
+		vm->usable_ms = x->now_ms;
 		snprintf(vm->needy_why, sizeof(vm->needy_why), "guest has %llu MiB usable left",
 			 (unsigned long long)(usable / MIB));
 		return 1000.0 * (1 - (double)usable / (double)low) + 1;

@@ -54,6 +54,9 @@ struct host_counters {
 	uint64_t major_faults, refaults, psi_some_us;
 };
 
+/* Levels of its past demand that are kept of a VM: see vm_past_peak_bytes(). */
+#define PAST_LEVELS 12
+
 #define POLICY_SAMPLES 10 /* MOM's sample-history-length */
 
 /*
@@ -148,15 +151,20 @@ struct vm {
 	uint64_t used_bytes, used_ms;		    /* last that the guest's own account made sense; NEVER_MS = never */
 	uint64_t blind_until_ms;		    /* the guest's word is awaited: nothing is taken before */
 	uint64_t growth_from_bytes, growth_from_ms; /* demand at the last statistics */
+	uint64_t grown_bytes;			    /* from the statistics before to those */
 	double growth_mean_bytes_per_s, growth_dev_bytes_per_s;
 	uint64_t headroom_bytes, need_bytes, greedy_bytes;
+	/* what it used once and when it used so much last: heights fall and times rise from [0] on */
+	uint64_t past_bytes[PAST_LEVELS], past_ms[PAST_LEVELS], past_n;
+	uint64_t usable_bytes, usable_ms; /* left at the last sign of need that it had too little; NEVER_MS = never */
 	uint64_t host_floor_bytes,
 		host_floor_until_ms; /* size at which the host last saw it fault: not below until then */
 	bool needy;
 	uint64_t needy_since_ms, needy_sign_ms;
-	unsigned needy_rounds; /* growths that did not end it */
-	double need_score;     /* weighted; orders the needy */
-	unsigned rank;	       /* 1 = neediest; 0 = not needy */
+	unsigned needy_rounds;	/* growths that did not end it */
+	uint64_t helping_bytes; /* the last of them */
+	double need_score;	/* weighted; orders the needy */
+	unsigned rank;		/* 1 = neediest; 0 = not needy */
 	char needy_why[80];
 
 	/* --- target and how it is being reached --- */
@@ -289,7 +297,13 @@ struct host_signs {
 	double faults, refaults, stall;
 };
 struct host_signs vm_host_signs(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
-void vm_estimate(struct vm *vm, struct vm_ctx *x);	    /* demand, headroom, need, greedy, needy */
+void vm_estimate(struct vm *vm, struct vm_ctx *x); /* demand, headroom, need, greedy, needy */
+/* The most it has used from since_ms on by its own account; 0 where nothing of that time is known. */
+uint64_t vm_past_peak_bytes(const struct vm *vm, uint64_t since_ms);
+/* Where its demand went the last time that it was above `bytes`; 0 = it never was, or that is forgotten. */
+uint64_t vm_past_above_bytes(const struct vm *vm, uint64_t bytes);
+/* Usable memory so low that the guest is about to reclaim in earnest. */
+uint64_t vm_low_usable_bytes(const struct vm *vm);
 void vm_watch_double_swap(struct vm *vm, struct vm_ctx *x); /* once a tick */
 void vm_forget_signals(struct vm *vm); /* after a reboot or resume: nothing from the guest is believed */
 

@@ -280,6 +280,64 @@ static void low_usable_is_need_unless_memory_was_given_since(void **state)
 	assert_int_equal(vm->needy_sign_ms, sign_ms); /* no new sign from the old snapshot */
 }
 
+/* Else it would grow, be greedy, shrink to its need and grow again for ever. */
+static void a_vm_that_has_what_it_needs_is_not_needy(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, 64 * GIB, 200 * MIB);
+	vm->health = BALLOON_WORKING;
+	vm->facts.policy.min_bytes = 64 * MIB;
+	for (int i = 0; i < 90; i++)
+		second(k, GIB, GIB - 200 * MIB, 0);
+	assert_in_range(vm->need_bytes, 223 * MIB, 232 * MIB);
+	second(k, vm->need_bytes, vm->need_bytes - 200 * MIB, 0);
+	assert_false(vm->needy);
+	assert_true(vm_low_usable_bytes(vm) * 2 <= vm->headroom_bytes);
+}
+
+static void past_levels_are_kept(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	second(k, GIB, 100 * MIB, 0); /* 924 */
+	uint64_t high_ms = k->now_ms;
+	for (int i = 0; i < 5; i++)
+		second(k, GIB, 600 * MIB, 0); /* 424 */
+	uint64_t middle_ms = k->now_ms;
+	for (int i = 0; i < 5; i++)
+		second(k, GIB, 800 * MIB, 0); /* 224 */
+	assert_int_equal(vm_past_peak_bytes(vm, 0), 924 * MIB);
+	assert_int_equal(vm_past_peak_bytes(vm, high_ms + 1), 424 * MIB);
+	assert_int_equal(vm_past_peak_bytes(vm, middle_ms + 1), 224 * MIB);
+	assert_int_equal(vm_past_peak_bytes(vm, k->now_ms + 1), 0);
+	assert_int_equal(vm_past_above_bytes(vm, 224 * MIB), 424 * MIB);
+	assert_int_equal(vm_past_above_bytes(vm, 424 * MIB), 924 * MIB);
+	assert_int_equal(vm_past_above_bytes(vm, 924 * MIB), 0);
+	second(k, GIB, 550 * MIB, 0); /* 474: what was lower is not looked for any more */
+	assert_int_equal(vm_past_above_bytes(vm, 224 * MIB), 474 * MIB);
+	for (uint64_t i = 0; i < 3 * PAST_LEVELS; i++)
+		second(k, GIB, 560 * MIB + i * 12 * MIB, 0);
+	assert_in_range(vm->past_n, 2, PAST_LEVELS);
+	assert_int_equal(vm_past_peak_bytes(vm, 0), 924 * MIB); /* merged, never lowered */
+	for (size_t i = 1; i < vm->past_n; i++) {
+		assert_true(vm->past_bytes[i] < vm->past_bytes[i - 1]);
+		assert_true(vm->past_ms[i] >= vm->past_ms[i - 1]);
+	}
+}
+
+/* One jump says nothing of what is to come; growth that goes on does. */
+static void only_growth_that_goes_on_is_headroom(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	uint64_t least = vm->headroom_bytes;
+	second(k, GIB, 700 * MIB, 0);
+	assert_in_range(vm->headroom_bytes, least, least + 16 * MIB); /* a tenth of demand */
+	assert_int_equal(vm->grown_bytes, 100 * MIB);
+	second(k, GIB, 600 * MIB, 0);
+	assert_in_range(vm->headroom_bytes, 128 * MIB, 128 * MIB); /* the most there is */
+}
+
 static void pages_that_come_home_are_no_need(void **state)
 {
 	struct kit *k = *state;
@@ -534,6 +592,9 @@ int main(void)
 		WITH_KIT(silence_is_not_idleness),
 		WITH_KIT(a_snapshot_from_before_the_balloon_moved_is_not_demand),
 		WITH_KIT(low_usable_is_need_unless_memory_was_given_since),
+		WITH_KIT(a_vm_that_has_what_it_needs_is_not_needy),
+		WITH_KIT(past_levels_are_kept),
+		WITH_KIT(only_growth_that_goes_on_is_headroom),
 		WITH_KIT(pages_that_come_home_are_no_need),
 		WITH_KIT(a_swapping_guest_without_usable_is_needy),
 		WITH_KIT(host_faults_count_only_at_the_limit),
