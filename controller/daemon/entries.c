@@ -240,7 +240,8 @@ static void check_memory(struct entry *e, const struct attach *a)
 		return;
 	}
 	/* Killed between its first limit and the next writing of the state: whose else should it be? */
-	if (s->limit_open && cgroup_vm_read(a->cgroup, &now) == 0 && now.limit_bytes != LIMIT_NONE)
+	if (s->limit_open && !e->daemon->remembered.whole && cgroup_vm_read(a->cgroup, &now) == 0 &&
+	    now.limit_bytes != LIMIT_NONE)
 		e->memory.limit_ours = true;
 }
 

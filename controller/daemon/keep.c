@@ -121,6 +121,7 @@ void keep_now(struct daemon *d)
 	struct memoc_err err = {""};
 	if (snapshot(d, &s) < 0)
 		return;
+	s.whole = true;
 	if (state_save(d->options->state_dir, &s, &err) < 0)
 		log_warning("%s", err.text);
 	state_clear(&s);

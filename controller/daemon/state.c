@@ -66,6 +66,7 @@ static int to_text(const struct state *s, char **ret_text, size_t *ret_len)
 	jw_object(w, NULL);
 	jw_u64(w, "memoc_state", STATE_VERSION);
 	jw_bool(w, "hold_all", s->hold_all);
+	jw_bool(w, "whole", s->whole);
 	jw_array(w, "vms");
 	for (size_t i = 0; i < s->n; i++)
 		write_vm(w, &s->vms[i]);
@@ -234,7 +235,8 @@ static int from_json(const struct json *root, struct state *ret, struct memoc_er
 
 	if (json_get_u64(root, "memoc_state", &version) < 0 || version != STATE_VERSION)
 		return memoc_err_set(err, -EINVAL, "it is not a state file of this version of memocd");
-	if (json_type(vms) != JSON_ARRAY || !read_bool(root, "hold_all", &s.hold_all))
+	if (json_type(vms) != JSON_ARRAY || !read_bool(root, "hold_all", &s.hold_all) ||
+	    !read_bool(root, "whole", &s.whole))
 		return memoc_err_set(err, -EINVAL, "a part of it is missing or of a wrong type");
 	s.vms = calloc(json_len(vms) + 1, sizeof(*s.vms));
 	if (!s.vms)

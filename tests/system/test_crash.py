@@ -2,6 +2,7 @@
 """memocd killed, libvirtd killed, a monitor that hangs: nobody else notices, and what was known is known again."""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -182,6 +183,23 @@ def test_what_an_orderly_stop_leaves(bench):
     bench.memocd.write_config(CONFIG)
     bench.memocd.start()  # sizes were remembered; whose balloon is at its size needs no limit to get there
     bench.wait_vm("bare", lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is not None, "limited again")
+
+
+def test_limit_of_the_last_moment(bench):
+    """Killed right after a VM's first limit, which no state file knows of: the next memocd takes it for memoc's and opens it when it may."""
+    name, last = "third", 1024 * MIB
+    bench.memocd.memoc_text("drain", name, "--wait", limit_s=60)
+    wait_for(lambda: json.loads(state_text(bench))["vms"] and all(
+        vm["limit_open"] for vm in json.loads(state_text(bench))["vms"] if vm["name"] == name), RESIZE_LIMIT_S, "the state file to say so",
+        show=lambda: state_text(bench))
+    bench.memocd.kill()
+    bench.third.cgroup().set_limit(last)
+    bench.memocd.start()
+    bench.memocd.memoc_text("release", name)
+    bench.memocd.memoc_text("set", name, "swap=no")
+    wait_for(lambda: bench.third.cgroup().limit() is None, RESIZE_LIMIT_S, "the limit to be opened", show=bench.third.cgroup().limit)
+    bench.memocd.memoc_text("set", name, "swap=yes")
+    bench.assert_unharmed()
 
 
 def state_text(bench):

@@ -118,7 +118,7 @@ static void test_round_trip(void **state)
 {
 	struct place *p = *state;
 	struct state_vm vms[] = {vm_of(UUID_A, "web 1 \"quoted\" \xC3\xA4"), vm_of(UUID_B, "db")};
-	struct state s = {.hold_all = true, .vms = vms, .n = 2}, back = {0};
+	struct state s = {.hold_all = true, .whole = true, .vms = vms, .n = 2}, back = {0};
 	struct memoc_err err = {0};
 	const struct state_vm *a;
 
@@ -129,6 +129,7 @@ static void test_round_trip(void **state)
 	assert_int_equal(state_load(p->dir, &back, &err), 0);
 	assert_string_equal(err.text, "");
 	assert_true(back.hold_all);
+	assert_true(back.whole);
 	assert_int_equal(back.n, 2);
 	a = state_find(&back, UUID_A);
 	assert_non_null(a);
