@@ -23,11 +23,13 @@ static bool balloon_reachable(const struct vm *vm, const struct vm_ctx *x, bool 
 	return growing ? vm->facts.has_balloon && !vm->quarantined : vm_balloon_allowed(vm, x->config);
 }
 
-/* Known not to deliver: asked, but not waited for. */
-static bool balloon_hopeless(const struct vm *vm, bool growing)
+/* Known not to deliver: asked, but not waited for. One that is due again, where no limit can take its part, is waited
+ * for: else the same shrink would begin and end with every event. */
+static bool balloon_hopeless(const struct vm *vm, const struct vm_ctx *x, bool growing)
 {
+	bool due = x->now_ms >= vm->retry_at_ms, limit = vm_limit_allowed(vm, x) && x->now_ms >= vm->limit_hold_ms;
 	return vm->health == BALLOON_ABSENT || vm->health == BALLOON_INHIBITED ||
-	       (vm->health == BALLOON_STALLED && !growing && vm->target_bytes < vm->floor_bytes);
+	       (vm->health == BALLOON_STALLED && !growing && vm->target_bytes < vm->floor_bytes && (limit || !due));
 }
 
 /*
@@ -36,7 +38,7 @@ static bool balloon_hopeless(const struct vm *vm, bool growing)
  */
 void resize_watch_balloon(struct vm *vm, struct vm_ctx *x, bool growing, bool retry)
 {
-	if (x->config->observe || !balloon_reachable(vm, x, growing) || (!retry && balloon_hopeless(vm, growing))) {
+	if (x->config->observe || !balloon_reachable(vm, x, growing) || (!retry && balloon_hopeless(vm, x, growing))) {
 		vm->op_ms = NEVER_MS;
 		return;
 	}
