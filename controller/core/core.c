@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "controller/core/core.h"
-#include "controller/core/policy.h"
+#include "controller/core/roster.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -11,15 +11,24 @@ struct core {
 	struct core_config config;
 	struct host_sample host;
 	struct books books;
-	struct vm **vms;   /* order of adding */
-	struct vm **round; /* scratch of a planning round, as large as vms */
-	size_t n, capacity;
+	struct roster roster;
 	bool hold_all;
 	uint64_t now_ms;
 	struct policy_host policy_memory;
 	uint64_t given_bytes;	 /* raised since the last tick */
 	double given_peak_per_s; /* decaying */
 };
+
+/* The sums follow each VM as it changes; the books are brought up to them where a decision begins or a step ends. */
+static void post_books(struct core *c)
+{
+	books_set(&c->books, &c->config, &c->roster.sums, c->roster.n);
+}
+
+static void recount(struct core *c, const struct vm *vm)
+{
+	roster_recount(&c->roster, roster_find(&c->roster, vm->id));
+}
 
 int core_new(const struct core_config *config, struct core **ret)
 {
@@ -31,7 +40,7 @@ int core_new(const struct core_config *config, struct core **ret)
 	c->config = *config;
 	c->books.buffer_target_bytes = config->buffer_bytes;
 	c->books.level = LEVEL_HIGH;
-	books_update(&c->books, &c->config, &c->host, NULL, 0);
+	post_books(c);
 	*ret = c;
 	return 0;
 }
@@ -40,10 +49,7 @@ struct core *core_free(struct core *c)
 {
 	if (!c)
 		return NULL;
-	for (size_t i = 0; i < c->n; i++)
-		free(c->vms[i]);
-	free(c->vms);
-	free(c->round);
+	roster_clear(&c->roster);
 	free(c);
 	return NULL;
 }
@@ -70,20 +76,18 @@ bool core_hold_all(const struct core *c)
 
 size_t core_vm_count(const struct core *c)
 {
-	return c->n;
+	return c->roster.n;
 }
 
 const struct vm *core_vm_at(const struct core *c, size_t i)
 {
-	return i < c->n ? c->vms[i] : NULL;
+	return i < c->roster.n ? c->roster.vms[i] : NULL;
 }
 
 static struct vm *find(const struct core *c, vm_id id)
 {
-	for (size_t i = 0; i < c->n; i++)
-		if (c->vms[i]->id == id)
-			return c->vms[i];
-	return NULL;
+	size_t seat = roster_find(&c->roster, id);
+	return seat == NO_SEAT ? NULL : c->roster.vms[seat];
 }
 
 const struct vm *core_vm(const struct core *c, vm_id id)
@@ -97,7 +101,7 @@ const struct vm *core_vm(const struct core *c, vm_id id)
 
 size_t core_effects_max(const struct core *c)
 {
-	return (c->n + 1) * EFFECTS_PER_VM + 8;
+	return (c->roster.n + 1) * EFFECTS_PER_VM + 8;
 }
 
 static struct vm_ctx context(struct core *c, struct effects *out)
@@ -148,8 +152,10 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	uint64_t least = own ? PAGE_BYTES : vm_dead_band_bytes(vm, x->config);
 	bool limit_now = x->level >= LEVEL_HARD && vm_limit_allowed(vm, x) && vm->state == VM_SHRINKING_BALLOON;
 	if (diff < least && !(diff && plan == vm_max_bytes(vm) && vm->pinned_bytes)) {
-		if (limit_now && !x->config->observe)
+		if (limit_now && !x->config->observe) {
 			vm_signal(vm, SIG_LOWER_NOW, x);
+			recount(c, vm);
+		}
 		return;
 	}
 	if (plan < now && vm->needy && !vm->pinned_bytes && !own)
@@ -178,11 +184,12 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	} else {
 		vm_signal(vm, vm->plan_urgent && vm_limit_allowed(vm, x) ? SIG_LOWER_NOW : SIG_LOWER, x);
 	}
+	recount(c, vm);
 }
 
 static void update_books(struct core *c, struct vm_ctx *x)
 {
-	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+	post_books(c);
 	enum host_level before = c->books.level;
 	c->books.level = books_level(&c->books, before, &c->config, &c->host);
 	x->level = c->books.level;
@@ -213,7 +220,7 @@ static void follow_pin(struct core *c, struct vm *vm, struct vm_ctx *x)
 	vm->plan_bytes = min_u64(clamp_u64(vm->pinned_bytes, vm_min_bytes(vm, x->config), vm_max_bytes(vm)), most);
 	snprintf(vm->plan_reason, sizeof(vm->plan_reason), "pinned by memoc resize");
 	apply_plan(c, vm, x);
-	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+	post_books(c);
 }
 
 static void plan_round(struct core *c, struct vm_ctx *x, bool due)
@@ -224,13 +231,13 @@ static void plan_round(struct core *c, struct vm_ctx *x, bool due)
 			 .host = &c->host,
 			 .books = &c->books,
 			 .ctx = x,
-			 .vms = c->round,
-			 .all = c->vms,
-			 .all_n = c->n,
+			 .vms = c->roster.round,
+			 .all = c->roster.vms,
+			 .all_n = c->roster.n,
 			 .now_ms = c->now_ms,
 			 .memory = &c->policy_memory};
-	for (size_t i = 0; i < c->n; i++) {
-		struct vm *vm = c->vms[i];
+	for (size_t i = 0; i < c->roster.n; i++) {
+		struct vm *vm = c->roster.vms[i];
 		if (!vm_plannable(vm, x))
 			continue;
 		uint64_t now = planned_now(vm);
@@ -250,7 +257,7 @@ static void plan_round(struct core *c, struct vm_ctx *x, bool due)
 		c->config.policy->plan(&p);
 	for (size_t i = 0; i < p.n; i++)
 		apply_plan(c, p.vms[i], x);
-	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+	post_books(c);
 }
 
 static void replan(struct core *c, struct vm_ctx *x)
@@ -295,11 +302,13 @@ static void tick(struct core *c, const struct event *ev, struct vm_ctx *x)
 	c->host = ev->host;
 	watch_swap(c, x);
 	size_buffer(c);
-	for (size_t i = 0; i < c->n; i++) {
-		vm_timer(c->vms[i], x);
-		vm_estimate(c->vms[i], x);
-		vm_watch_double_swap(c->vms[i], x);
-		vm_maintain(c->vms[i], x);
+	for (size_t i = 0; i < c->roster.n; i++) {
+		struct vm *vm = c->roster.vms[i];
+		vm_timer(vm, x);
+		vm_estimate(vm, x);
+		vm_watch_double_swap(vm, x);
+		vm_maintain(vm, x);
+		roster_recount(&c->roster, i);
 	}
 	plan_round(c, x, round_due(c));
 }
@@ -309,9 +318,9 @@ static void forget_policy(struct core *c)
 {
 	c->books.unmet_bytes = 0;
 	memset(&c->policy_memory, 0, sizeof(c->policy_memory));
-	for (size_t i = 0; i < c->n; i++) {
-		memset(&c->vms[i]->policy_memory, 0, sizeof(c->vms[i]->policy_memory));
-		c->vms[i]->rank = 0;
+	for (size_t i = 0; i < c->roster.n; i++) {
+		memset(&c->roster.vms[i]->policy_memory, 0, sizeof(c->roster.vms[i]->policy_memory));
+		c->roster.vms[i]->rank = 0;
 	}
 }
 
@@ -323,8 +332,9 @@ static int configure(struct core *c, const struct event *ev, struct vm_ctx *x)
 		forget_policy(c);
 	c->config = *ev->config;
 	c->books.buffer_target_bytes = c->config.buffer_bytes;
-	for (size_t i = 0; i < c->n; i++)
-		c->vms[i]->dwell_ms = clamp_u64(c->vms[i]->dwell_ms, c->config.dwell_ms, c->config.dwell_max_ms);
+	for (size_t i = 0; i < c->roster.n; i++)
+		c->roster.vms[i]->dwell_ms =
+			clamp_u64(c->roster.vms[i]->dwell_ms, c->config.dwell_ms, c->config.dwell_max_ms);
 	replan(c, x);
 	return 0;
 }
@@ -334,8 +344,8 @@ static void hold(struct core *c, struct vm *vm, bool flag, struct vm_ctx *x)
 	if (!vm)
 		x->hold_all = c->hold_all = flag;
 	record(x, vm, flag ? RECORD_HELD : RECORD_RELEASED, 0, 0, "by memoc %s", flag ? "hold" : "release");
-	for (size_t i = 0; i < c->n; i++) {
-		struct vm *each = c->vms[i];
+	for (size_t i = 0; i < c->roster.n; i++) {
+		struct vm *each = c->roster.vms[i];
 		if (vm && each != vm)
 			continue;
 		if (vm || !flag)
@@ -344,27 +354,11 @@ static void hold(struct core *c, struct vm *vm, bool flag, struct vm_ctx *x)
 		/* A shrink under way would go on step by step. */
 		if (flag && (each->state == VM_SHRINKING_BALLOON || each->state == VM_SHRINKING_LIMIT))
 			vm_signal(each, SIG_NEEDY, x);
+		roster_recount(&c->roster, i);
 	}
 }
 
 /* ---- VM events ---- */
-
-static bool grow_arrays(struct core *c)
-{
-	if (c->n < c->capacity)
-		return true;
-	size_t capacity = c->capacity ? c->capacity * 2 : 16;
-	struct vm **vms = realloc(c->vms, capacity * sizeof(*vms));
-	if (!vms)
-		return false;
-	c->vms = vms;
-	struct vm **round = realloc(c->round, capacity * sizeof(*round));
-	if (!round)
-		return false;
-	c->round = round;
-	c->capacity = capacity;
-	return true;
-}
 
 /* What an earlier controller knew; the balloon's word is believed where it was learned from this same guest. */
 static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, const struct core_config *config)
@@ -398,12 +392,9 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 		return -EINVAL;
 	if (find(c, ev->vm))
 		return -EEXIST;
-	if (!grow_arrays(c))
-		return -ENOMEM;
-	struct vm *vm = calloc(1, sizeof(*vm));
+	struct vm *vm = roster_add(&c->roster, ev->vm);
 	if (!vm)
 		return -ENOMEM;
-	vm->id = ev->vm;
 	vm->origin = ev->added.origin;
 	vm->state = vm->origin == ORIGIN_INCOMING ? VM_MIGRATING_IN : VM_STARTING;
 	vm->facts = ev->added.facts;
@@ -425,7 +416,6 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 		vm->target_bytes = vm->facts.max_bytes;
 	snprintf(vm->reason, sizeof(vm->reason), "%s",
 		 vm->origin == ORIGIN_ADOPT ? "adopted as it was found" : "starting");
-	c->vms[c->n++] = vm;
 	record(x, vm, RECORD_ADDED, 0, vm->facts.max_bytes, "%s",
 	       vm->origin == ORIGIN_START      ? "starting"
 	       : vm->origin == ORIGIN_INCOMING ? "incoming migration"
@@ -438,14 +428,7 @@ static void drop(struct core *c, struct vm *vm, struct vm_ctx *x)
 	vm_signal(vm, SIG_STOP, x);
 	record(x, vm, RECORD_GONE, vm->target_bytes, 0, "stopped");
 	effect_add(x->out, EFFECT_FORGET, vm->id);
-	for (size_t i = 0; i < c->n; i++) {
-		if (c->vms[i] != vm)
-			continue;
-		memmove(&c->vms[i], &c->vms[i + 1], (c->n - i - 1) * sizeof(c->vms[0]));
-		c->n--;
-		break;
-	}
-	free(vm);
+	roster_remove(&c->roster, roster_find(&c->roster, vm->id));
 }
 
 static void learn_facts(struct vm *vm, const struct vm_facts *f, struct vm_ctx *x)
@@ -601,9 +584,11 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 		tick(c, ev, &x);
 		return 0;
 	case EVENT_TIMER:
-		for (size_t i = 0; i < c->n; i++)
-			vm_timer(c->vms[i], &x);
-		books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+		for (size_t i = 0; i < c->roster.n; i++) {
+			vm_timer(c->roster.vms[i], &x);
+			roster_recount(&c->roster, i);
+		}
+		post_books(c);
 		return 0;
 	case EVENT_CONFIG:
 		return configure(c, ev, &x);
@@ -633,6 +618,7 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 	bool plan = vm_event(c, vm, ev, &x);
 	if (!vm->facts.eligible != (vm->state == VM_FIXED))
 		vm_signal(vm, vm->facts.eligible ? SIG_UNFIX : SIG_FIX, &x);
+	recount(c, vm);
 	if (plan)
 		replan(c, &x);
 	else
@@ -643,8 +629,8 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 uint64_t core_next_wakeup_ms(const struct core *c)
 {
 	uint64_t next = NEVER_MS;
-	for (size_t i = 0; i < c->n; i++)
-		next = min_u64(next, vm_next_deadline_ms(c->vms[i]));
+	for (size_t i = 0; i < c->roster.n; i++)
+		next = min_u64(next, vm_next_deadline_ms(c->roster.vms[i]));
 	return next;
 }
 
@@ -678,8 +664,8 @@ void core_admit(const struct core *c, vm_id except, uint64_t max_bytes, uint64_t
 {
 	uint64_t sum = min_bytes ? min_bytes : share_of(max_bytes, c->config.min_share);
 	sum = add_sat_u64(sum, overhead_bytes);
-	for (size_t i = 0; i < c->n; i++) {
-		const struct vm *vm = c->vms[i];
+	for (size_t i = 0; i < c->roster.n; i++) {
+		const struct vm *vm = c->roster.vms[i];
 		if (vm->id == except)
 			continue;
 		uint64_t least = vm->state == VM_FIXED ? vm->facts.max_bytes : vm_min_bytes(vm, &c->config);
@@ -714,11 +700,11 @@ static int copy_vm(struct core *c, const struct vm *from)
 	if (!from->id || !from->facts.max_bytes || !from->facts.policy.weight || find(c, from->id) ||
 	    !places_good(&c->config, m->mom.n, m->mom.next))
 		return -EINVAL;
-	struct vm *vm = grow_arrays(c) ? malloc(sizeof(*vm)) : NULL;
+	struct vm *vm = roster_add(&c->roster, from->id);
 	if (!vm)
 		return -ENOMEM;
 	*vm = *from;
-	c->vms[c->n++] = vm;
+	recount(c, vm);
 	return 0;
 }
 

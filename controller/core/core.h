@@ -8,7 +8,7 @@
 
 #include "controller/core/vm.h"
 
-/* The host's books in bytes, made anew in every step that changes them. */
+/* The host's books in bytes, brought up to date in every step that changes them: a VM that changed is counted anew. */
 struct books {
 	uint64_t pool_bytes;
 	uint64_t buffer_target_bytes;

@@ -59,6 +59,21 @@ uint64_t policy_host_free_bytes(const struct plan *p);
 uint64_t policy_balloon_bytes(const struct vm *vm);
 
 /* ---- books.c ---- */
+/* What one VM counts for in the books. */
+struct booked {
+	uint64_t max_bytes, granted_bytes, resident_bytes, swapped_bytes;
+};
+struct booked booked_of(const struct vm *vm);
+/* Over all VMs, and wide enough to be exact: what one VM counts for is put in and taken out without looking at others.
+ */
+struct book_sums {
+	unsigned __int128 max_bytes, granted_bytes, resident_bytes, swapped_bytes;
+};
+/* A VM counted for `from` (NULL: it was not in) and counts for `to` (NULL: it is not any more). */
+void book_sums_move(struct book_sums *s, const struct booked *from, const struct booked *to);
+/* Books of that many VMs from their sums, saturated. Buffer's target, level, unmet and swap_low stay as they are. */
+void books_set(struct books *b, const struct core_config *c, const struct book_sums *s, size_t vms);
+/* The same from the VMs themselves, all of them. */
 void books_update(struct books *b, const struct core_config *c, const struct host_sample *host, struct vm *const *vms,
 		  size_t n);
 /* Level with hysteresis from the buffer's fill and the host's own free memory. */
