@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "controller/core/core.h"
+#include "controller/core/rest.h"
 #include "controller/core/roster.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@ struct core {
 	struct host_sample host;
 	struct books books;
 	struct roster roster;
+	bool no_rest;
 	bool hold_all;
 	uint64_t now_ms;
 	struct policy_host policy_memory;
@@ -25,9 +27,9 @@ static void post_books(struct core *c)
 	books_set(&c->books, &c->config, &c->roster.sums, c->roster.n);
 }
 
-static void recount(struct core *c, const struct vm *vm)
+static void changed(struct core *c, const struct vm *vm)
 {
-	roster_recount(&c->roster, roster_find(&c->roster, vm->id));
+	roster_changed(&c->roster, roster_find(&c->roster, vm->id));
 }
 
 int core_new(const struct core_config *config, struct core **ret)
@@ -52,6 +54,12 @@ struct core *core_free(struct core *c)
 	roster_clear(&c->roster);
 	free(c);
 	return NULL;
+}
+
+void core_set_rest(struct core *c, bool rest)
+{
+	c->no_rest = !rest;
+	roster_wake_all(&c->roster);
 }
 
 const struct books *core_books(const struct core *c)
@@ -154,7 +162,7 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	if (diff < least && !(diff && plan == vm_max_bytes(vm) && vm->pinned_bytes)) {
 		if (limit_now && !x->config->observe) {
 			vm_signal(vm, SIG_LOWER_NOW, x);
-			recount(c, vm);
+			changed(c, vm);
 		}
 		return;
 	}
@@ -184,11 +192,12 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	} else {
 		vm_signal(vm, vm->plan_urgent && vm_limit_allowed(vm, x) ? SIG_LOWER_NOW : SIG_LOWER, x);
 	}
-	recount(c, vm);
+	changed(c, vm);
 }
 
 static void update_books(struct core *c, struct vm_ctx *x)
 {
+	c->roster.sums_moved = false;
 	post_books(c);
 	enum host_level before = c->books.level;
 	c->books.level = books_level(&c->books, before, &c->config, &c->host);
@@ -223,31 +232,65 @@ static void follow_pin(struct core *c, struct vm *vm, struct vm_ctx *x)
 	post_books(c);
 }
 
-static void plan_round(struct core *c, struct vm_ctx *x, bool due)
+/* Every VM that is shown to a policy wishes what it has, until the policy says something else. */
+static void prepare(struct vm *vm, const struct core_config *config)
 {
-	update_books(c, x);
+	uint64_t now = planned_now(vm);
+	vm->plan_bytes = config->policy->own_bounds ? now : clamp_u64(now, vm_min_bytes(vm, config), vm_max_bytes(vm));
+	vm->plan_urgent = false;
+	vm->bounds = 0;
+	snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s",
+		 vm->plan_bytes > now	? "its minimum is guaranteed"
+		 : vm->plan_bytes < now ? "its maximum is lower"
+					: "nothing to do");
+}
+
+static bool wishes(const struct vm *vm, const struct core_config *config)
+{
+	const struct policy_ops *policy = config->policy;
+	return vm->pinned_bytes || (!policy->own_bounds && vm->plan_bytes != planned_now(vm)) ||
+	       (policy->wishes && policy->wishes(vm, config));
+}
+
+/* Prepares what changed since the last round; returns whether the whole round would change nothing more. */
+static bool nothing_to_plan(struct core *c, struct vm_ctx *x, bool due)
+{
+	struct roster *r = &c->roster;
+	const struct policy_ops *policy = c->config.policy;
+	for (size_t k = 0; k < r->touched_n; k++) {
+		struct seat *seat = &r->seats[r->touched[k]];
+		struct vm *vm = r->vms[r->touched[k]];
+		bool plannable = vm_plannable(vm, x);
+		if (plannable)
+			prepare(vm, x->config);
+		r->wishes_n -= seat->wishes;
+		seat->wishes = plannable && wishes(vm, x->config);
+		r->wishes_n += seat->wishes;
+		seat->touched = false;
+	}
+	r->touched_n = 0;
+	return !c->no_rest && !r->wishes_n && (!due || (policy->at_ease && policy->at_ease(&c->books)));
+}
+
+static void plan_all(struct core *c, struct vm_ctx *x, bool due)
+{
+	struct roster *r = &c->roster;
 	bool own = c->config.policy->own_bounds;
 	struct plan p = {.config = &c->config,
 			 .host = &c->host,
 			 .books = &c->books,
 			 .ctx = x,
-			 .vms = c->roster.round,
-			 .all = c->roster.vms,
-			 .all_n = c->roster.n,
+			 .vms = r->round,
+			 .all = r->vms,
+			 .all_n = r->n,
 			 .now_ms = c->now_ms,
 			 .memory = &c->policy_memory};
-	for (size_t i = 0; i < c->roster.n; i++) {
-		struct vm *vm = c->roster.vms[i];
+	for (size_t i = 0; i < r->n; i++) {
+		struct vm *vm = r->vms[i];
 		if (!vm_plannable(vm, x))
 			continue;
-		uint64_t now = planned_now(vm);
-		vm->plan_bytes = own ? now : clamp_u64(now, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
-		vm->plan_urgent = false;
-		vm->bounds = 0;
-		snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s",
-			 vm->plan_bytes > now	? "its minimum is guaranteed"
-			 : vm->plan_bytes < now ? "its maximum is lower"
-						: "nothing to do");
+		prepare(vm, x->config);
+		roster_touch(r, i);
 		if (own && vm->pinned_bytes)
 			follow_pin(c, vm, x);
 		else if (due)
@@ -257,6 +300,15 @@ static void plan_round(struct core *c, struct vm_ctx *x, bool due)
 		c->config.policy->plan(&p);
 	for (size_t i = 0; i < p.n; i++)
 		apply_plan(c, p.vms[i], x);
+}
+
+static void plan_round(struct core *c, struct vm_ctx *x, bool due)
+{
+	update_books(c, x);
+	if (!nothing_to_plan(c, x, due))
+		plan_all(c, x, due);
+	else if (due)
+		c->books.unmet_bytes = 0;
 	post_books(c);
 }
 
@@ -297,18 +349,52 @@ static void size_buffer(struct core *c)
 		c->books.buffer_target_bytes = max_u64((uint64_t)c->given_peak_per_s, start / 2);
 }
 
+/* What of the host decides whether limits may be used (vm_limit_forbidden_why()). */
+static bool limits_differ(const struct host_sample *a, const struct host_sample *b)
+{
+	return a->has_memory != b->has_memory || !a->swap_total_bytes != !b->swap_total_bytes;
+}
+
+static void tick_vm(struct core *c, size_t i, struct vm_ctx *x)
+{
+	struct vm *vm = c->roster.vms[i], before;
+	bool may_rest = !c->no_rest && vm_rest_until_ms(vm, x) > x->now_ms;
+	size_t effects = x->out->n;
+	if (may_rest)
+		memcpy(&before, vm, sizeof(before));
+	vm_timer(vm, x);
+	vm_estimate(vm, x);
+	vm_watch_double_swap(vm, x);
+	vm_maintain(vm, x);
+	roster_changed(&c->roster, i);
+	if (!may_rest || effects != x->out->n || vm->used_ms != x->now_ms)
+		return;
+	before.estimate_ms = vm->estimate_ms;
+	before.used_ms = vm->used_ms;
+	if (memcmp(&before, vm, sizeof(before)) == 0)
+		c->roster.seats[i].rest_until_ms = vm_rest_until_ms(vm, x);
+}
+
+static bool rests(const struct core *c, size_t seat)
+{
+	return c->now_ms < c->roster.seats[seat].rest_until_ms &&
+	       vm_rests_on(c->roster.vms[seat], &c->config, c->now_ms);
+}
+
 static void tick(struct core *c, const struct event *ev, struct vm_ctx *x)
 {
+	bool swap_low = x->swap_low, limits = limits_differ(&c->host, &ev->host);
 	c->host = ev->host;
 	watch_swap(c, x);
 	size_buffer(c);
+	if (limits || swap_low != x->swap_low)
+		roster_wake_all(&c->roster);
 	for (size_t i = 0; i < c->roster.n; i++) {
 		struct vm *vm = c->roster.vms[i];
-		vm_timer(vm, x);
-		vm_estimate(vm, x);
-		vm_watch_double_swap(vm, x);
-		vm_maintain(vm, x);
-		roster_recount(&c->roster, i);
+		if (rests(c, i))
+			vm->estimate_ms = vm->used_ms = x->now_ms;
+		else
+			tick_vm(c, i, x);
 	}
 	plan_round(c, x, round_due(c));
 }
@@ -332,6 +418,7 @@ static int configure(struct core *c, const struct event *ev, struct vm_ctx *x)
 		forget_policy(c);
 	c->config = *ev->config;
 	c->books.buffer_target_bytes = c->config.buffer_bytes;
+	roster_wake_all(&c->roster);
 	for (size_t i = 0; i < c->roster.n; i++)
 		c->roster.vms[i]->dwell_ms =
 			clamp_u64(c->roster.vms[i]->dwell_ms, c->config.dwell_ms, c->config.dwell_max_ms);
@@ -354,7 +441,7 @@ static void hold(struct core *c, struct vm *vm, bool flag, struct vm_ctx *x)
 		/* A shrink under way would go on step by step. */
 		if (flag && (each->state == VM_SHRINKING_BALLOON || each->state == VM_SHRINKING_LIMIT))
 			vm_signal(each, SIG_NEEDY, x);
-		roster_recount(&c->roster, i);
+		roster_changed(&c->roster, i);
 	}
 }
 
@@ -572,6 +659,38 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 	}
 }
 
+/* A VM at rest is told what it was told last: returns whether it rests on. */
+static bool told_again(struct vm *vm, const struct event *ev, struct vm_ctx *x, bool *ret_plan)
+{
+	*ret_plan = false;
+	if (ev->type == EVENT_VM_SAMPLE) {
+		vm_take_sample(vm, x, &ev->sample);
+		return true;
+	}
+	vm_take_stats(vm, x, &ev->stats);
+	bool rests_on = vm_estimate_again(vm, x);
+	*ret_plan = cannot_wait(vm);
+	return rests_on;
+}
+
+/* Returns whether a new plan is wanted at once. */
+static bool vm_step(struct core *c, size_t seat, const struct event *ev, struct vm_ctx *x)
+{
+	struct vm *vm = c->roster.vms[seat];
+	bool plan = false;
+	if (rests(c, seat) && ((ev->type == EVENT_VM_STATS && vm_same_stats(vm, &ev->stats, c->now_ms)) ||
+			       (ev->type == EVENT_VM_SAMPLE && vm_same_sample(vm, &ev->sample, c->now_ms)))) {
+		if (told_again(vm, ev, x, &plan))
+			return plan;
+	} else {
+		plan = vm_event(c, vm, ev, x);
+		if (!vm->facts.eligible != (vm->state == VM_FIXED))
+			vm_signal(vm, vm->facts.eligible ? SIG_UNFIX : SIG_FIX, x);
+	}
+	roster_changed(&c->roster, seat);
+	return plan;
+}
+
 int core_step(struct core *c, const struct event *ev, struct effects *out)
 {
 	out->n = out->dropped = 0;
@@ -585,8 +704,10 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 		return 0;
 	case EVENT_TIMER:
 		for (size_t i = 0; i < c->roster.n; i++) {
+			if (c->now_ms < vm_next_deadline_ms(c->roster.vms[i]))
+				continue;
 			vm_timer(c->roster.vms[i], &x);
-			roster_recount(&c->roster, i);
+			roster_changed(&c->roster, i);
 		}
 		post_books(c);
 		return 0;
@@ -601,7 +722,8 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 	default:
 		break;
 	}
-	struct vm *vm = find(c, ev->vm);
+	size_t seat = roster_find(&c->roster, ev->vm);
+	struct vm *vm = seat == NO_SEAT ? NULL : c->roster.vms[seat];
 	if (!vm && ev->type == EVENT_VM_HOLD && ev->vm == 0) {
 		hold(c, NULL, ev->flag, &x);
 		return 0;
@@ -615,13 +737,9 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 		replan(c, &x);
 		return 0;
 	}
-	bool plan = vm_event(c, vm, ev, &x);
-	if (!vm->facts.eligible != (vm->state == VM_FIXED))
-		vm_signal(vm, vm->facts.eligible ? SIG_UNFIX : SIG_FIX, &x);
-	recount(c, vm);
-	if (plan)
+	if (vm_step(c, seat, ev, &x))
 		replan(c, &x);
-	else
+	else if (c->roster.sums_moved) /* the level follows from them, and is what it was where they are */
 		update_books(c, &x);
 	return 0;
 }
@@ -704,7 +822,7 @@ static int copy_vm(struct core *c, const struct vm *from)
 	if (!vm)
 		return -ENOMEM;
 	*vm = *from;
-	recount(c, vm);
+	changed(c, vm);
 	return 0;
 }
 

@@ -27,6 +27,12 @@ int core_new(const struct core_config *config, struct core **ret);
 struct core *core_free(struct core *c);
 
 /*
+ * With false every step looks at all VMs anew, as if nothing were known of who is at rest (rest.h). What a core decides
+ * is the same either way, and so is all that can be read of it: for tests and for finding out.
+ */
+void core_set_rest(struct core *c, bool rest);
+
+/*
  * One event. `out` is emptied first and must have room for core_effects_max(). Returns 0; −ENOENT: no such VM
  * (harmless: late events are normal); −EEXIST: VM added twice; −EINVAL; −ENOMEM. Errors change nothing.
  */

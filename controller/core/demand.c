@@ -63,13 +63,14 @@ static void take_guest_rates(struct vm *vm, const struct guest_stats *s, uint64_
 /* Longer than statistics are old: a snapshot that comes now was taken with the balloon where it is. */
 #define BALLOON_REST_MS 3000
 
-/* RAM that the guest's kernel keeps from its own total; learned only while the balloon rests. */
-static void learn_hidden(struct vm *vm, uint64_t now_ms)
+/* Learned only while the balloon rests. */
+uint64_t vm_hidden_bytes(const struct vm *vm, uint64_t now_ms)
 {
 	const struct guest_stats *s = &vm->stats;
 	if (s->has_available && s->available_bytes <= vm->actual_bytes &&
 	    now_ms - vm->actual_change_ms >= BALLOON_REST_MS)
-		vm->hidden_bytes = min_u64(vm->actual_bytes - s->available_bytes, vm->facts.max_bytes / 8);
+		return min_u64(vm->actual_bytes - s->available_bytes, vm->facts.max_bytes / 8);
+	return vm->hidden_bytes;
 }
 
 /*
@@ -146,7 +147,7 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 		vm->has_stats = true;
 	}
 	if (advanced) {
-		learn_hidden(vm, x->now_ms);
+		vm->hidden_bytes = vm_hidden_bytes(vm, x->now_ms);
 		vm->surge_from_bytes = x->now_ms - vm->present_ms <= SAME_MOMENT_MS ? present_bytes(vm) : 0;
 		vm->surge_bytes = 0;
 	}
@@ -198,8 +199,7 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 {
 	const struct vm_host_sample *old = &vm->sample;
 	double dt = vm->has_sample ? (double)(x->now_ms - vm->sample_ms) / 1000 : 0;
-	/* Two looks within a tenth of a second say nothing of a rate. */
-	bool rate = dt >= 0.1;
+	bool rate = vm->has_sample && x->now_ms - vm->sample_ms >= SAMPLE_APART_MS;
 	if (rate) {
 		vm->host_faults_before_per_s = vm->host_faults_per_s;
 		vm->has_host_rates =
@@ -229,9 +229,8 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 
 /* ---- estimates ---- */
 
-#define REACTION_S 2.0		/* a tick to see it, one to act */
-#define DEMAND_DECAY_MS 10000.0 /* falling demand is believed after this; rising at once */
-#define STALE_DECAY_MS 60000.0	/* … and this where the guest does not say so itself */
+#define REACTION_S 2.0	       /* a tick to see it, one to act */
+#define STALE_DECAY_MS 60000.0 /* DEMAND_DECAY_MS where the guest does not say so itself */
 
 /* The guest's word, or its last that made sense while that is not old: a snapshot from before the balloon moved may
  * contradict itself. */
@@ -435,6 +434,15 @@ static void watch_double_swap(struct vm *vm, struct vm_ctx *x)
 	}
 }
 
+/* What follows from demand and headroom. */
+static void conclude(struct vm *vm, struct vm_ctx *x)
+{
+	estimate_need(vm, x);
+	uint64_t need = add_sat_u64(vm->demand_bytes, vm->headroom_bytes);
+	vm->need_bytes = clamp_u64(need, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
+	vm->greedy_bytes = vm->needy ? 0 : sub_sat_u64(vm_size_bytes(vm), vm->need_bytes);
+}
+
 void vm_estimate(struct vm *vm, struct vm_ctx *x)
 {
 	if (!judged(vm->state)) {
@@ -446,10 +454,19 @@ void vm_estimate(struct vm *vm, struct vm_ctx *x)
 	vm->estimate_ms = x->now_ms;
 	track_growth(vm, x->now_ms);
 	estimate_headroom(vm, x->config);
-	estimate_need(vm, x);
-	uint64_t need = add_sat_u64(vm->demand_bytes, vm->headroom_bytes);
-	vm->need_bytes = clamp_u64(need, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
-	vm->greedy_bytes = vm->needy ? 0 : sub_sat_u64(vm_size_bytes(vm), vm->need_bytes);
+	conclude(vm, x);
+}
+
+bool vm_estimate_again(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t headroom = vm->headroom_bytes;
+	vm->estimate_ms = vm->used_ms = x->now_ms;
+	track_growth(vm, x->now_ms);
+	estimate_headroom(vm, x->config);
+	if (vm->headroom_bytes == headroom)
+		return true;
+	conclude(vm, x);
+	return false;
 }
 
 void vm_watch_double_swap(struct vm *vm, struct vm_ctx *x)

@@ -31,6 +31,14 @@ struct policy_ops {
 	/* plan_bytes of every VM is its current target on entry; change it, with plan_reason and plan_urgent, where
 	 * another is wished. */
 	void (*plan)(struct plan *p);
+	/*
+	 * A round that would change nothing need not be made. `wishes`: may plan() change anything for the sake of this
+	 * VM alone, whose plan_bytes is the current target? Follows from the VM and the configuration only. `at_ease`:
+	 * where no VM does, would plan() leave all as it is, with nothing unmet? Follows from the books only. Without
+	 * at_ease (NULL) plan() is called in each round.
+	 */
+	bool (*wishes)(const struct vm *vm, const struct core_config *config);
+	bool (*at_ease)(const struct books *b);
 	/* Time between two calls of plan(), which then come at ticks only. 0: at each tick and event. */
 	uint64_t interval_ms;
 	/*

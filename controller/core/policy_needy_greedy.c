@@ -128,16 +128,21 @@ static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 	return serve_rest(p, needy, only, available);
 }
 
-/* Not swapping yet, but under half of its headroom is left: grown to its need before it hurts, while the buffer is half
- * full. */
+/* Under half of its headroom is left. */
+static bool tight(const struct vm *vm)
+{
+	uint64_t least = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 2);
+	return granted_size(vm) < min_u64(least, vm_max_bytes(vm)) && vm->demand_confidence >= 0.5;
+}
+
+/* Not swapping yet, but tight: grown to its need before it hurts, while the buffer is half full. */
 static void serve_tight(struct plan *p, size_t first, uint64_t *available)
 {
 	uint64_t keep = p->books->buffer_target_bytes / 2;
 	for (size_t i = first; i < p->n; i++) {
 		struct vm *vm = p->vms[i];
 		uint64_t size = granted_size(vm);
-		uint64_t tight = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 2);
-		if (vm->pinned_bytes || size >= min_u64(tight, vm_max_bytes(vm)) || vm->demand_confidence < 0.5)
+		if (vm->pinned_bytes || !tight(vm))
 			continue;
 		uint64_t want = sub_sat_u64(
 			min_u64(add_sat_u64(vm->need_bytes, vm->headroom_bytes / 2), vm_max_bytes(vm)), size);
@@ -297,6 +302,12 @@ static uint64_t host_shortage_bytes(const struct plan *p)
 								    : 0;
 }
 
+/* A nearly full buffer is full: small refills would only move memory to and fro. */
+static bool full(__int128 buffer, const struct books *books)
+{
+	return buffer >= (__int128)(books->buffer_target_bytes / 10 * 9);
+}
+
 static void reclaim(struct plan *p, uint64_t unmet)
 {
 	const struct books *books = p->books;
@@ -309,8 +320,7 @@ static void reclaim(struct plan *p, uint64_t unmet)
 	}
 	buffer += coming;
 	uint64_t target = books->buffer_target_bytes, shortage = 0;
-	/* A nearly full buffer is full: small refills would only move memory to and fro. */
-	if (unmet || buffer < (__int128)(target / 10 * 9))
+	if (unmet || !full(buffer, books))
 		shortage = buffer < (__int128)target ? saturate((__int128)target - buffer) : 0;
 	uint64_t host_short = saturate((__int128)host_shortage_bytes(p) - coming);
 	shortage = max_u64(add_sat_u64(shortage, unmet), host_short);
@@ -356,8 +366,21 @@ static void needy_greedy_plan(struct plan *p)
 	reclaim(p, unmet);
 }
 
+/* What is planned for it already is more than is booked for it: that is paid for from the buffer. */
+static bool wishes(const struct vm *vm, const struct core_config *config)
+{
+	return vm->needy || vm->pinned_bytes || tight(vm) || vm->plan_bytes > granted_size(vm);
+}
+
+static bool at_ease(const struct books *b)
+{
+	return b->level < LEVEL_HARD && full(b->buffer_bytes, b);
+}
+
 const struct policy_ops policy_needy_greedy = {
 	.name = "needy-greedy",
 	.about = "memoc's own: needy VMs are served from the buffer, greedy ones refill it",
 	.plan = needy_greedy_plan,
+	.wishes = wishes,
+	.at_ease = at_ease,
 };

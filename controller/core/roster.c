@@ -9,7 +9,8 @@ void roster_clear(struct roster *r)
 	for (size_t i = 0; i < r->n; i++)
 		free(r->vms[i]);
 	free(r->vms);
-	free(r->booked);
+	free(r->seats);
+	free(r->touched);
 	free(r->round);
 	free(r->index);
 	memset(r, 0, sizeof(*r));
@@ -65,9 +66,11 @@ static bool make_room(struct roster *r)
 	r->vms = vms ? vms : r->vms;
 	struct vm **round = vms ? realloc(r->round, capacity * sizeof(*round)) : NULL;
 	r->round = round ? round : r->round;
-	struct booked *booked = round ? realloc(r->booked, capacity * sizeof(*booked)) : NULL;
-	r->booked = booked ? booked : r->booked;
-	size_t *index = booked ? realloc(r->index, 2 * capacity * sizeof(*index)) : NULL;
+	struct seat *seats = round ? realloc(r->seats, capacity * sizeof(*seats)) : NULL;
+	r->seats = seats ? seats : r->seats;
+	size_t *touched = seats ? realloc(r->touched, capacity * sizeof(*touched)) : NULL;
+	r->touched = touched ? touched : r->touched;
+	size_t *index = touched ? realloc(r->index, 2 * capacity * sizeof(*index)) : NULL;
 	if (!index)
 		return false;
 	r->index = index;
@@ -83,24 +86,56 @@ struct vm *roster_add(struct roster *r, vm_id id)
 		return NULL;
 	vm->id = id;
 	r->vms[r->n] = vm;
-	r->booked[r->n] = (struct booked){0};
+	r->seats[r->n] = (struct seat){0};
 	index_put(r, r->n++);
 	return vm;
 }
 
 void roster_remove(struct roster *r, size_t seat)
 {
-	book_sums_move(&r->sums, &r->booked[seat], NULL);
+	book_sums_move(&r->sums, &r->seats[seat].booked, NULL);
+	r->sums_moved = true;
+	r->wishes_n -= r->seats[seat].wishes;
 	free(r->vms[seat]);
 	size_t behind = --r->n - seat;
 	memmove(&r->vms[seat], &r->vms[seat + 1], behind * sizeof(r->vms[0]));
-	memmove(&r->booked[seat], &r->booked[seat + 1], behind * sizeof(r->booked[0]));
+	memmove(&r->seats[seat], &r->seats[seat + 1], behind * sizeof(r->seats[0]));
 	index_all(r);
+	r->touched_n = 0; /* the list knows them by their seats */
+	for (size_t i = 0; i < r->n; i++) {
+		r->seats[i].touched = false;
+		roster_touch(r, i);
+	}
 }
 
-void roster_recount(struct roster *r, size_t seat)
+/* ---- what changes ---- */
+
+void roster_touch(struct roster *r, size_t seat)
 {
-	const struct booked now = booked_of(r->vms[seat]);
-	book_sums_move(&r->sums, &r->booked[seat], &now);
-	r->booked[seat] = now;
+	if (r->seats[seat].touched)
+		return;
+	r->seats[seat].touched = true;
+	r->touched[r->touched_n++] = seat;
+}
+
+void roster_changed(struct roster *r, size_t seat)
+{
+	struct seat *s = &r->seats[seat];
+	const struct booked now = booked_of(r->vms[seat]), *was = &s->booked;
+	if (now.max_bytes != was->max_bytes || now.granted_bytes != was->granted_bytes ||
+	    now.resident_bytes != was->resident_bytes || now.swapped_bytes != was->swapped_bytes) {
+		book_sums_move(&r->sums, was, &now);
+		s->booked = now;
+		r->sums_moved = true;
+	}
+	s->rest_until_ms = 0;
+	roster_touch(r, seat);
+}
+
+void roster_wake_all(struct roster *r)
+{
+	for (size_t i = 0; i < r->n; i++) {
+		r->seats[i].rest_until_ms = 0;
+		roster_touch(r, i);
+	}
 }

@@ -266,7 +266,14 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 /* Memory of the sample only: what the guest touched since its statistics. */
 void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_host_sample *s);
 bool vm_surge_visible(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
-void vm_estimate(struct vm *vm, struct vm_ctx *x);	    /* demand, headroom, need, greedy, needy */
+void vm_estimate(struct vm *vm, struct vm_ctx *x); /* demand, headroom, need, greedy, needy */
+/* The same for a VM at rest (rest.h) after statistics that said nothing new. Returns whether only times and its
+ * decaying growth changed; otherwise its rest is over. */
+bool vm_estimate_again(struct vm *vm, struct vm_ctx *x);
+#define DEMAND_DECAY_MS 10000 /* falling demand is believed after this; rising at once */
+#define SAMPLE_APART_MS 100   /* two looks nearer to each other say nothing of a rate */
+/* RAM that the guest's kernel keeps from its own total, as far as it shows now. */
+uint64_t vm_hidden_bytes(const struct vm *vm, uint64_t now_ms);
 void vm_watch_double_swap(struct vm *vm, struct vm_ctx *x); /* once a tick */
 void vm_forget_signals(struct vm *vm); /* after a reboot or resume: nothing from the guest is believed */
 
