@@ -239,10 +239,10 @@ static void prepare(struct vm *vm, const struct core_config *config)
 	vm->plan_bytes = config->policy->own_bounds ? now : clamp_u64(now, vm_min_bytes(vm, config), vm_max_bytes(vm));
 	vm->plan_urgent = false;
 	vm->bounds = 0;
-	snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s",
-		 vm->plan_bytes > now	? "its minimum is guaranteed"
-		 : vm->plan_bytes < now ? "its maximum is lower"
-					: "nothing to do");
+	const char *why = vm->plan_bytes > now	 ? "its minimum is guaranteed"
+			  : vm->plan_bytes < now ? "its maximum is lower"
+						 : "nothing to do";
+	memcpy(vm->plan_reason, why, strlen(why) + 1); /* in every round, for every VM that changed: no snprintf() */
 }
 
 static bool wishes(const struct vm *vm, const struct core_config *config)
@@ -379,6 +379,14 @@ static bool rests(const struct core *c, size_t seat)
 {
 	return c->now_ms < c->roster.seats[seat].rest_until_ms &&
 	       vm_rests_on(c->roster.vms[seat], &c->config, c->now_ms);
+}
+
+size_t core_resting(const struct core *c)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < c->roster.n; i++)
+		n += rests(c, i);
+	return n;
 }
 
 static void tick(struct core *c, const struct event *ev, struct vm_ctx *x)

@@ -31,6 +31,8 @@ struct core *core_free(struct core *c);
  * is the same either way, and so is all that can be read of it: for tests and for finding out.
  */
 void core_set_rest(struct core *c, bool rest);
+/* How many VMs are at rest now: a tick at this time would pass them by. */
+size_t core_resting(const struct core *c);
 
 /*
  * One event. `out` is emptied first and must have room for core_effects_max(). Returns 0; −ENOENT: no such VM
