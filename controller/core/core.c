@@ -672,10 +672,10 @@ static bool told_again(struct vm *vm, const struct event *ev, struct vm_ctx *x, 
 {
 	*ret_plan = false;
 	if (ev->type == EVENT_VM_SAMPLE) {
-		vm_take_sample(vm, x, &ev->sample);
+		vm_note_sample(vm, &ev->sample, x->now_ms);
 		return true;
 	}
-	vm_take_stats(vm, x, &ev->stats);
+	vm_note_stats(vm, &ev->stats, x->now_ms);
 	bool rests_on = vm_estimate_again(vm, x);
 	*ret_plan = cannot_wait(vm);
 	return rests_on;

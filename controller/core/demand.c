@@ -130,6 +130,12 @@ static bool actual_of_before(const struct vm *vm)
 
 #define SAME_MOMENT_MS 20 /* a look at its residency so near to its statistics shows what they speak of */
 
+void vm_surge_begins(struct vm *vm, uint64_t now_ms)
+{
+	vm->surge_from_bytes = now_ms - vm->present_ms <= SAME_MOMENT_MS ? present_bytes(vm) : 0;
+	vm->surge_bytes = 0;
+}
+
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 {
 	if (s->has_actual)
@@ -148,8 +154,7 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 	}
 	if (advanced) {
 		vm->hidden_bytes = vm_hidden_bytes(vm, x->now_ms);
-		vm->surge_from_bytes = x->now_ms - vm->present_ms <= SAME_MOMENT_MS ? present_bytes(vm) : 0;
-		vm->surge_bytes = 0;
+		vm_surge_begins(vm, x->now_ms);
 	}
 	if (advanced && vm->stats_advances >= 2)
 		notice_driver(vm, x);
@@ -166,7 +171,7 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
  * page cache, which the next statistics tell; until then it counts as used. A guest that fills memory which is resident
  * already is not seen so.
  */
-static void note_surge(struct vm *vm, uint64_t now_ms)
+void vm_note_surge(struct vm *vm, uint64_t now_ms)
 {
 	uint64_t present = present_bytes(vm);
 	vm->present_ms = now_ms;
@@ -181,7 +186,7 @@ void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_ho
 	vm->sample.swapped_bytes = s->swapped_bytes;
 	vm->sample.limit_bytes = s->limit_bytes;
 	vm->sample.under_oom = s->under_oom;
-	note_surge(vm, x->now_ms);
+	vm_note_surge(vm, x->now_ms);
 }
 
 /* Less is QEMU's own coming and going. */
@@ -221,7 +226,7 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 		vm->sample = *s;
 		vm->sample_ms = x->now_ms;
 		vm->has_sample = true;
-		note_surge(vm, x->now_ms);
+		vm_note_surge(vm, x->now_ms);
 	} else if (s->has_memory) {
 		vm_take_residency(vm, x, s);
 	}

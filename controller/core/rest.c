@@ -60,3 +60,20 @@ bool vm_same_sample(const struct vm *vm, const struct vm_host_sample *s, uint64_
 		     vm->host_refaults_per_s == 0;
 	return same && rates && now_ms - vm->sample_ms >= SAMPLE_APART_MS;
 }
+
+void vm_note_stats(struct vm *vm, const struct guest_stats *s, uint64_t now_ms)
+{
+	if (s->has_actual)
+		vm->actual_ms = now_ms;
+	vm->rate_stats_ms = vm->stats_ms = now_ms;
+	vm->stats_advances++;
+	vm->stats = *s;
+	vm_surge_begins(vm, now_ms);
+}
+
+void vm_note_sample(struct vm *vm, const struct vm_host_sample *s, uint64_t now_ms)
+{
+	vm->sample = *s;
+	vm->sample_ms = now_ms;
+	vm_note_surge(vm, now_ms);
+}

@@ -33,5 +33,8 @@ bool vm_rests_on(const struct vm *vm, const struct core_config *c, uint64_t now_
 /* Would taking this change nothing but times in a VM at rest? */
 bool vm_same_stats(const struct vm *vm, const struct guest_stats *s, uint64_t now_ms);
 bool vm_same_sample(const struct vm *vm, const struct vm_host_sample *s, uint64_t now_ms);
+/* What vm_take_stats() and vm_take_sample() would do with such a look, and no more. */
+void vm_note_stats(struct vm *vm, const struct guest_stats *s, uint64_t now_ms);
+void vm_note_sample(struct vm *vm, const struct vm_host_sample *s, uint64_t now_ms);
 
 #endif

@@ -33,18 +33,18 @@ size_t roster_find(const struct roster *r, vm_id id)
 {
 	if (!r->capacity)
 		return NO_SEAT;
-	for (size_t at = place(r, id); r->index[at]; at = next_place(r, at))
-		if (r->vms[r->index[at] - 1]->id == id)
-			return r->index[at] - 1;
+	for (size_t at = place(r, id); r->index[at].seat_and_1; at = next_place(r, at))
+		if (r->index[at].id == id)
+			return r->index[at].seat_and_1 - 1;
 	return NO_SEAT;
 }
 
 static void index_put(struct roster *r, size_t seat)
 {
 	size_t at = place(r, r->vms[seat]->id);
-	while (r->index[at])
+	while (r->index[at].seat_and_1)
 		at = next_place(r, at);
-	r->index[at] = seat + 1;
+	r->index[at] = (struct index_place){.id = r->vms[seat]->id, .seat_and_1 = (uint32_t)seat + 1};
 }
 
 static void index_all(struct roster *r)
@@ -70,7 +70,7 @@ static bool make_room(struct roster *r)
 	r->seats = seats ? seats : r->seats;
 	size_t *touched = seats ? realloc(r->touched, capacity * sizeof(*touched)) : NULL;
 	r->touched = touched ? touched : r->touched;
-	size_t *index = touched ? realloc(r->index, 2 * capacity * sizeof(*index)) : NULL;
+	struct index_place *index = touched ? realloc(r->index, 2 * capacity * sizeof(*index)) : NULL;
 	if (!index)
 		return false;
 	r->index = index;

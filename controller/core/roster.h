@@ -17,6 +17,12 @@ struct seat {
 	bool wishes;		/* then: it wants something of the plan */
 };
 
+/* Of the index: 0 = empty. With the id beside, a search touches no VM. */
+struct index_place {
+	vm_id id;
+	uint32_t seat_and_1;
+};
+
 struct roster {
 	struct vm **vms; /* owned */
 	struct seat *seats;
@@ -26,7 +32,7 @@ struct roster {
 	bool sums_moved; /* set with each change of the sums; who has looked at them clears it */
 	size_t *touched, touched_n;
 	size_t wishes_n;
-	size_t *index; /* seat + 1 by id, open addressing; 0 = empty. Twice the capacity, a power of two. */
+	struct index_place *index; /* by id, open addressing; twice the capacity, a power of two */
 };
 
 void roster_clear(struct roster *r);

@@ -265,6 +265,9 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample *s);
 /* Memory of the sample only: what the guest touched since its statistics. */
 void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_host_sample *s);
+/* Its parts: statistics came; a look at its residency came, that is in the sample already. */
+void vm_surge_begins(struct vm *vm, uint64_t now_ms);
+void vm_note_surge(struct vm *vm, uint64_t now_ms);
 bool vm_surge_visible(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
 void vm_estimate(struct vm *vm, struct vm_ctx *x); /* demand, headroom, need, greedy, needy */
 /* The same for a VM at rest (rest.h) after statistics that said nothing new. Returns whether only times and its
