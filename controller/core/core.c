@@ -355,6 +355,23 @@ static bool limits_differ(const struct host_sample *a, const struct host_sample 
 	return a->has_memory != b->has_memory || !a->swap_total_bytes != !b->swap_total_bytes;
 }
 
+/* What vm_estimate() makes of the same input when time passes: the only of a VM at rest that may change. */
+static void copy_estimates(struct vm *to, const struct vm *from)
+{
+	to->estimate_ms = from->estimate_ms;
+	to->used_ms = from->used_ms;
+	to->demand_bytes = from->demand_bytes;
+	to->headroom_bytes = from->headroom_bytes;
+	to->need_bytes = from->need_bytes;
+	to->greedy_bytes = from->greedy_bytes;
+}
+
+static bool same_estimates(const struct vm *a, const struct vm *b)
+{
+	return a->demand_bytes == b->demand_bytes && a->headroom_bytes == b->headroom_bytes &&
+	       a->need_bytes == b->need_bytes && a->greedy_bytes == b->greedy_bytes;
+}
+
 static void tick_vm(struct core *c, size_t i, struct vm_ctx *x)
 {
 	struct vm *vm = c->roster.vms[i], before;
@@ -369,8 +386,8 @@ static void tick_vm(struct core *c, size_t i, struct vm_ctx *x)
 	roster_changed(&c->roster, i);
 	if (!may_rest || effects != x->out->n || vm->used_ms != x->now_ms)
 		return;
-	before.estimate_ms = vm->estimate_ms;
-	before.used_ms = vm->used_ms;
+	c->roster.seats[i].still = same_estimates(&before, vm);
+	copy_estimates(&before, vm);
 	if (memcmp(&before, vm, sizeof(before)) == 0)
 		c->roster.seats[i].rest_until_ms = vm_rest_until_ms(vm, x);
 }
@@ -378,7 +395,30 @@ static void tick_vm(struct core *c, size_t i, struct vm_ctx *x)
 static bool rests(const struct core *c, size_t seat)
 {
 	return c->now_ms < c->roster.seats[seat].rest_until_ms &&
-	       vm_rests_on(c->roster.vms[seat], &c->config, c->now_ms);
+	       vm_stats_fresh(c->roster.vms[seat], &c->config, c->now_ms);
+}
+
+/* A VM at rest is looked at again, by a tick or by statistics that say the same. */
+static void look_again(struct core *c, size_t i, struct vm_ctx *x, bool stats)
+{
+	struct seat *seat = &c->roster.seats[i];
+	struct vm *vm = c->roster.vms[i];
+	if (seat->still && !vm_falls(vm, c->now_ms)) {
+		if (!stats)
+			vm->estimate_ms = vm->used_ms = c->now_ms;
+		if (!stats || vm_estimate_again(vm, x))
+			return;
+		seat->still = false;
+	} else {
+		struct vm before;
+		copy_estimates(&before, vm);
+		vm_estimate(vm, x);
+		seat->still = same_estimates(&before, vm);
+	}
+	if (!seat->still)
+		roster_touch(&c->roster, i);
+	if (vm->needy)
+		roster_changed(&c->roster, i);
 }
 
 size_t core_resting(const struct core *c)
@@ -397,13 +437,11 @@ static void tick(struct core *c, const struct event *ev, struct vm_ctx *x)
 	size_buffer(c);
 	if (limits || swap_low != x->swap_low)
 		roster_wake_all(&c->roster);
-	for (size_t i = 0; i < c->roster.n; i++) {
-		struct vm *vm = c->roster.vms[i];
+	for (size_t i = 0; i < c->roster.n; i++)
 		if (rests(c, i))
-			vm->estimate_ms = vm->used_ms = x->now_ms;
+			look_again(c, i, x, false);
 		else
 			tick_vm(c, i, x);
-	}
 	plan_round(c, x, round_due(c));
 }
 
@@ -667,34 +705,29 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 	}
 }
 
-/* A VM at rest is told what it was told last: returns whether it rests on. */
-static bool told_again(struct vm *vm, const struct event *ev, struct vm_ctx *x, bool *ret_plan)
+/* Would it tell a VM at rest nothing new? */
+static bool says_the_same(const struct vm *vm, const struct event *ev)
 {
-	*ret_plan = false;
-	if (ev->type == EVENT_VM_SAMPLE) {
-		vm_note_sample(vm, &ev->sample, x->now_ms);
-		return true;
-	}
-	vm_note_stats(vm, &ev->stats, x->now_ms);
-	bool rests_on = vm_estimate_again(vm, x);
-	*ret_plan = cannot_wait(vm);
-	return rests_on;
+	return (ev->type == EVENT_VM_STATS && vm_same_stats(vm, &ev->stats, ev->now_ms)) ||
+	       (ev->type == EVENT_VM_SAMPLE && vm_same_sample(vm, &ev->sample, ev->now_ms));
 }
 
 /* Returns whether a new plan is wanted at once. */
 static bool vm_step(struct core *c, size_t seat, const struct event *ev, struct vm_ctx *x)
 {
 	struct vm *vm = c->roster.vms[seat];
-	bool plan = false;
-	if (rests(c, seat) && ((ev->type == EVENT_VM_STATS && vm_same_stats(vm, &ev->stats, c->now_ms)) ||
-			       (ev->type == EVENT_VM_SAMPLE && vm_same_sample(vm, &ev->sample, c->now_ms)))) {
-		if (told_again(vm, ev, x, &plan))
-			return plan;
-	} else {
-		plan = vm_event(c, vm, ev, x);
-		if (!vm->facts.eligible != (vm->state == VM_FIXED))
-			vm_signal(vm, vm->facts.eligible ? SIG_UNFIX : SIG_FIX, x);
+	if (rests(c, seat) && says_the_same(vm, ev)) {
+		if (ev->type == EVENT_VM_SAMPLE) {
+			vm_note_sample(vm, &ev->sample, c->now_ms);
+			return false;
+		}
+		vm_note_stats(vm, &ev->stats, c->now_ms);
+		look_again(c, seat, x, true);
+		return cannot_wait(vm);
 	}
+	bool plan = vm_event(c, vm, ev, x);
+	if (!vm->facts.eligible != (vm->state == VM_FIXED))
+		vm_signal(vm, vm->facts.eligible ? SIG_UNFIX : SIG_FIX, x);
 	roster_changed(&c->roster, seat);
 	return plan;
 }

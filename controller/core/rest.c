@@ -20,17 +20,15 @@ static bool seen_since(const struct vm *vm)
 uint64_t vm_rest_until_ms(const struct vm *vm, const struct vm_ctx *x)
 {
 	if (!settled(vm) || !seen_since(vm) || x->now_ms < vm->host_floor_until_ms ||
-	    x->now_ms < vm->double_swap_until_ms || !vm_rests_on(vm, x->config, x->now_ms))
+	    x->now_ms < vm->double_swap_until_ms || !vm_stats_fresh(vm, x->config, x->now_ms))
 		return 0;
 	return vm->deadline_ms;
 }
 
-bool vm_rests_on(const struct vm *vm, const struct core_config *c, uint64_t now_ms)
+bool vm_falls(const struct vm *vm, uint64_t now_ms)
 {
-	/* Beyond that product its fall may be a byte or more: vm_estimate() computes it. */
 	uint64_t falling = sub_sat_u64(vm->demand_bytes, vm->used_bytes);
-	return vm_stats_fresh(vm, c, now_ms) && vm->estimate_ms != NEVER_MS &&
-	       (falling == 0 || (falling < DEMAND_DECAY_MS && falling * (now_ms - vm->estimate_ms) < DEMAND_DECAY_MS));
+	return falling >= DEMAND_DECAY_MS || falling * (now_ms - vm->estimate_ms) >= DEMAND_DECAY_MS;
 }
 
 bool vm_same_stats(const struct vm *vm, const struct guest_stats *s, uint64_t now_ms)

@@ -13,6 +13,7 @@
 struct seat {
 	struct booked booked;	/* what it counts for in `sums` */
 	uint64_t rest_until_ms; /* 0: not at rest */
+	bool still;		/* at rest: its estimates did not change at the last look */
 	bool touched;		/* in `touched`: changed since it was last prepared for a plan */
 	bool wishes;		/* then: it wants something of the plan */
 };
