@@ -18,6 +18,7 @@ struct guest {
 	uint64_t max_bytes, demand_bytes, actual_bytes, limit_bytes;
 	uint64_t swap_bytes, faults, updates, overhead_bytes;
 	bool measured, under_oom;
+	uint64_t hidden_bytes; /* its kernel does not count them */
 	uint64_t phase_ms;
 };
 
@@ -120,8 +121,9 @@ static void send_stats(struct pair *p, vm_id id)
 	ev.type = EVENT_VM_STATS;
 	ev.vm = id;
 	ev.stats.has_actual = ev.stats.has_usable = ev.stats.has_available = ev.stats.has_swap = true;
-	ev.stats.actual_bytes = ev.stats.available_bytes = g->actual_bytes;
-	ev.stats.usable_bytes = sub_sat_u64(g->actual_bytes, g->demand_bytes);
+	ev.stats.actual_bytes = g->actual_bytes;
+	ev.stats.available_bytes = sub_sat_u64(g->actual_bytes, g->hidden_bytes);
+	ev.stats.usable_bytes = sub_sat_u64(ev.stats.available_bytes, g->demand_bytes);
 	ev.stats.swap_in_bytes = ev.stats.swap_out_bytes = g->swap_bytes;
 	ev.stats.last_update_s = g->mute ? g->updates : ++g->updates;
 	post(p, &ev);
@@ -155,6 +157,7 @@ static void add_guest(struct pair *p, vm_id id)
 	*g = (struct guest){.there = true, .limit_bytes = LIMIT_NONE, .phase_ms = below(p, 1000)};
 	g->max_bytes = g->actual_bytes = (1 + below(p, 4)) * 256 * MIB;
 	g->demand_bytes = g->max_bytes / 8 * (1 + below(p, 6));
+	g->hidden_bytes = below(p, 3) * 6 * MIB;
 	struct event ev;
 	memset(&ev, 0, sizeof(ev));
 	ev.type = EVENT_VM_ADDED;
@@ -385,7 +388,13 @@ static void second(struct pair *p, const struct policy_ops *policy, uint64_t cal
 			continue;
 		p->a.now_ms = max_u64(p->a.now_ms, begin_ms + p->guests[id].phase_ms);
 		send_stats(p, id);
+		if (once_in(p, 30))
+			send_stats(p, id);
 	}
+	p->a.now_ms = max_u64(p->a.now_ms, begin_ms + 950);
+	for (vm_id id = 1; id <= GUESTS; id++)
+		if (once_in(p, 30))
+			send_sample(p, id, EVENT_VM_SAMPLE);
 	p->a.now_ms = begin_ms + 1000;
 	for (vm_id id = 1; id <= GUESTS; id++)
 		if (!once_in(p, 50))
