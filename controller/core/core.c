@@ -372,6 +372,12 @@ static bool same_estimates(const struct vm *a, const struct vm *b)
 	       a->need_bytes == b->need_bytes && a->greedy_bytes == b->greedy_bytes;
 }
 
+/* Padding included: `before` was copied with it, and where it differs all the same a VM just does not come to rest. */
+static bool same_bytes(const void *a, const void *b, size_t n)
+{
+	return memcmp(a, b, n) == 0;
+}
+
 static void tick_vm(struct core *c, size_t i, struct vm_ctx *x)
 {
 	struct vm *vm = c->roster.vms[i], before;
@@ -388,7 +394,7 @@ static void tick_vm(struct core *c, size_t i, struct vm_ctx *x)
 		return;
 	c->roster.seats[i].still = same_estimates(&before, vm);
 	copy_estimates(&before, vm);
-	if (memcmp(&before, vm, sizeof(before)) == 0)
+	if (same_bytes(&before, vm, sizeof(before)))
 		c->roster.seats[i].rest_until_ms = vm_rest_until_ms(vm, x);
 }
 

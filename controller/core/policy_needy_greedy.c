@@ -21,6 +21,31 @@ static int by_need(const void *a, const void *b)
 	return va->id < vb->id ? -1 : va->id > vb->id; /* a total order: the same input gives the same output */
 }
 
+/* The others than the needy: where it matters who comes first. */
+static void in_order(struct plan *p, size_t needy)
+{
+	qsort(p->vms + needy, p->n - needy, sizeof(p->vms[0]), by_need);
+}
+
+/* The needy in order, then the others as they are: mostly nothing is to be had of them. Returns how many are needy. */
+static size_t needy_first(struct plan *p)
+{
+	size_t needy = 0, pinned = 0;
+	for (size_t i = 0; i < p->n; i++) {
+		struct vm *vm = p->vms[i];
+		pinned += vm->pinned_bytes != 0;
+		if (!vm->needy)
+			continue;
+		p->vms[i] = p->vms[needy];
+		p->vms[needy++] = vm;
+	}
+	if (needy > 1)
+		qsort(p->vms, needy, sizeof(p->vms[0]), by_need);
+	if (pinned > 1)
+		in_order(p, needy);
+	return needy;
+}
+
 /*
  * How much a needy VM needs cannot be known; it is found by giving. The first helping is half of its size, or twice
  * what it has just swapped where that is more, or most of a full buffer as far as that does not double it: the buffer
@@ -138,6 +163,11 @@ static bool tight(const struct vm *vm)
 /* Not swapping yet, but tight: grown to its need before it hurts, while the buffer is half full. */
 static void serve_tight(struct plan *p, size_t first, uint64_t *available)
 {
+	size_t n = 0;
+	for (size_t i = first; i < p->n; i++)
+		n += tight(p->vms[i]);
+	if (n > 1)
+		in_order(p, first);
 	uint64_t keep = p->books->buffer_target_bytes / 2;
 	for (size_t i = first; i < p->n; i++) {
 		struct vm *vm = p->vms[i];
@@ -308,7 +338,7 @@ static bool full(__int128 buffer, const struct books *books)
 	return buffer >= (__int128)(books->buffer_target_bytes / 10 * 9);
 }
 
-static void reclaim(struct plan *p, uint64_t unmet)
+static void reclaim(struct plan *p, size_t needy, uint64_t unmet)
 {
 	const struct books *books = p->books;
 	__int128 buffer = books->buffer_bytes, coming = 0;
@@ -326,6 +356,7 @@ static void reclaim(struct plan *p, uint64_t unmet)
 	shortage = max_u64(add_sat_u64(shortage, unmet), host_short);
 	if (!shortage)
 		return;
+	in_order(p, needy);
 	const struct need need = {.hurry = books->level >= LEVEL_HARD, .rescue = unmet > 0};
 	uint64_t left = shortage;
 	for (unsigned round = 0; round < 3 && left > MIB; round++)
@@ -351,10 +382,7 @@ static void needy_greedy_plan(struct plan *p)
 	p->books->unmet_bytes = 0;
 	if (!p->n)
 		return;
-	qsort(p->vms, p->n, sizeof(p->vms[0]), by_need);
-	size_t needy = 0;
-	while (needy < p->n && p->vms[needy]->needy)
-		needy++;
+	size_t needy = needy_first(p);
 	uint64_t available = books_available(p->books, p->config, p->host);
 	for (size_t i = 0; i < p->n; i++) /* guaranteed minimums come first */
 		available = sub_sat_u64(available, sub_sat_u64(p->vms[i]->plan_bytes, granted_size(p->vms[i])));
@@ -363,7 +391,7 @@ static void needy_greedy_plan(struct plan *p)
 	p->books->unmet_bytes = unmet;
 	if (p->books->level <= LEVEL_SOFT)
 		serve_tight(p, needy, &available);
-	reclaim(p, unmet);
+	reclaim(p, needy, unmet);
 }
 
 /* What is planned for it already is more than is booked for it: that is paid for from the buffer. */

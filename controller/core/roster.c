@@ -63,14 +63,22 @@ static bool make_room(struct roster *r)
 		return true;
 	size_t capacity = r->capacity ? r->capacity * 2 : 16;
 	struct vm **vms = realloc(r->vms, capacity * sizeof(*vms));
-	r->vms = vms ? vms : r->vms;
-	struct vm **round = vms ? realloc(r->round, capacity * sizeof(*round)) : NULL;
-	r->round = round ? round : r->round;
-	struct seat *seats = round ? realloc(r->seats, capacity * sizeof(*seats)) : NULL;
-	r->seats = seats ? seats : r->seats;
-	size_t *touched = seats ? realloc(r->touched, capacity * sizeof(*touched)) : NULL;
-	r->touched = touched ? touched : r->touched;
-	struct index_place *index = touched ? realloc(r->index, 2 * capacity * sizeof(*index)) : NULL;
+	if (!vms)
+		return false;
+	r->vms = vms;
+	struct vm **round = realloc(r->round, capacity * sizeof(*round));
+	if (!round)
+		return false;
+	r->round = round;
+	struct seat *seats = realloc(r->seats, capacity * sizeof(*seats));
+	if (!seats)
+		return false;
+	r->seats = seats;
+	size_t *touched = realloc(r->touched, capacity * sizeof(*touched));
+	if (!touched)
+		return false;
+	r->touched = touched;
+	struct index_place *index = realloc(r->index, 2 * capacity * sizeof(*index));
 	if (!index)
 		return false;
 	r->index = index;
