@@ -10,6 +10,7 @@ CC ?= cc
 ifeq ($(origin CC),default)
 CC := gcc
 endif
+READELF ?= readelf
 
 # build/ is the plain build; sanitizer and clang builds live beside it, so that none overwrites another.
 B := build$(if $(filter-out gcc,$(notdir $(CC))),-$(notdir $(CC)))$(if $(SAN),-san)
@@ -18,7 +19,8 @@ comma := ,
 # Asked for where it is used, not here: `make check` may just have installed the library.
 pkgflags = $(shell pkg-config --cflags $(1) 2>/dev/null)
 
-CPPFLAGS += -I. -I$(B) -D_GNU_SOURCE -DMEMOC_VERSION='"$(VERSION)"' -D_FORTIFY_SOURCE=2
+# CPPFLAGS, CFLAGS and LDFLAGS are the user's, also on the command line; what the code needs stands in ALL_*.
+ALL_CPPFLAGS := -I. -I$(B) -D_GNU_SOURCE -DMEMOC_VERSION='"$(VERSION)"' $(if $(SAN),,-D_FORTIFY_SOURCE=2) $(CPPFLAGS)
 WARN := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wvla \
 	-Wno-unused-parameter $(if $(WERROR),-Werror)
 CFLAGS ?= -O2 -g
@@ -28,7 +30,6 @@ ifdef SAN
 # SAN=1; SAN=fuzz adds what libFuzzer wants to see of every file.
 SAN_FLAGS := -fsanitize=address,undefined$(if $(filter fuzz,$(SAN)),$(comma)fuzzer-no-link) -fno-sanitize-recover=undefined \
 	-fno-omit-frame-pointer
-CPPFLAGS := $(filter-out -D_FORTIFY_SOURCE=2,$(CPPFLAGS))
 endif
 
 # ---- rooms ----
@@ -79,15 +80,19 @@ $(B)/memocd: $(B)/controller/daemon/memocd_main.o $(L_DAEMON) $(L_HOST) $(L_RECO
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_RECORD) $(LIBS_COMMON)
 $(B)/memoc: $(B)/controller/cli/memoc_main.o $(L_CLI) $(L_SIM) $(L_RECORD) $(L_CORE) $(L_COMMON)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CLI) $(LIBS_SIM) $(LIBS_RECORD) $(LIBS_COMMON)
-$(B)/memoc-hook: $(B)/hooks/memoc_hook_main.o $(L_HOOKS) $(L_COMMON)
-	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_COMMON)
+# The hook starts with libc alone and opens these by the names that the linker would have written: hooks/memoc_hook_main.c.
+soname = $(shell $(READELF) -d "$$($(CC) -print-file-name=$(1).so)" 2>/dev/null | sed -n 's/.*(SONAME).*\[\(.*\)\].*/\1/p')
+$(B)/hooks/memoc_hook_main.o: ALL_CFLAGS += -DHOOK_LIBRARIES='"$(call soname,libyajl)\0$(call soname,libxml2)\0"'
+$(B)/memoc-hook: $(B)/hooks/memoc_hook_main.o $(L_HOOKS) $(L_COMMON) packaging/check-hook-starts-alone
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $(filter-out packaging/%,$^)
+	$(Q)$(if $(SAN),,packaging/check-hook-starts-alone $@ || { rm -f $@; exit 1; })
 
 $(B)/%.o: %.c $(B)/flags | $(B)/varlink-text.h
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+	$(Q)$(CC) $(ALL_CPPFLAGS) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
 
 # Rebuild everything when the compiler or its flags change.
-FLAGS_NOW := $(CC) $(CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(SAN_FLAGS) $(WARN)
+FLAGS_NOW := $(CC) $(ALL_CPPFLAGS) $(CFLAGS) $(LDFLAGS) $(SAN_FLAGS) $(WARN)
 $(B)/flags: FORCE
 	@mkdir -p $(@D)
 	@echo '$(FLAGS_NOW)' | cmp -s - $@ || echo '$(FLAGS_NOW)' > $@

@@ -15,10 +15,17 @@
 #include <libxml/parser.h>
 #include <libxml/tree.h>
 
+#include "common/text.h"
+
 #define VALUE_LEN 64 /* numbers and short words; libvirt writes none that is longer */
 #define POLICY_XML_BYTES_MAX ((size_t)64 << 10)
-/* NOCDATA: a CDATA section is text like other text. Never given: NOENT, HUGE, XINCLUDE and whatever loads a DTD. */
-#define PARSE_OPTIONS (XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING | XML_PARSE_NOCDATA)
+/*
+ * NOCDATA: a CDATA section is text like other text. IGNORE_ENC: the text is UTF-8, which is checked before, and a
+ * declaration that claims otherwise must not load converters (nothing else can then be guessed from its first bytes).
+ * Never given: NOENT, HUGE, XINCLUDE and whatever loads a DTD.
+ */
+#define PARSE_OPTIONS                                                                                                  \
+	(XML_PARSE_NONET | XML_PARSE_NOERROR | XML_PARSE_NOWARNING | XML_PARSE_NOCDATA | XML_PARSE_IGNORE_ENC)
 
 /* ---- reading the tree ---- */
 
@@ -37,41 +44,77 @@ static void ctxt_free_p(xmlParserCtxtPtr *ctxt)
 	xmlFreeParserCtxt(*ctxt);
 }
 
+/* What a run of the parser came upon; its context's _private. */
+struct found {
+	bool doctype, no_memory;
+};
+
 /* Called at "<!DOCTYPE name", before any declaration in it is read: no entity bomb is ever looked at. */
 static void refuse_doctype(void *ctx, const xmlChar *name, const xmlChar *external_id, const xmlChar *system_id)
 {
 	xmlParserCtxtPtr ctxt = ctx;
+	struct found *found = ctxt->_private;
 
-	*(bool *)ctxt->_private = true;
+	found->doctype = true;
 	xmlStopParser(ctxt);
 }
 
-/* Errors are asked for afterwards; nothing is printed, which libxml2 does for some in spite of XML_PARSE_NOERROR. */
-static void stay_silent(void *ctx, const xmlError *e)
+/*
+ * Errors are asked for afterwards; nothing is printed, which libxml2 does for some in spite of XML_PARSE_NOERROR. But
+ * that memory ended is noted at once: the parser may go on with a part missing, and then the last error looks like bad
+ * XML, or there is none.
+ */
+static void note_error(void *ctx, const xmlError *e)
 {
+	struct found *found = ctx;
+
+	found->no_memory |= e->code == XML_ERR_NO_MEMORY;
 }
 
-static int parse_failed(xmlParserCtxtPtr ctxt, bool doctype, struct memoc_err *err)
+static int parse_failed(xmlParserCtxtPtr ctxt, const struct found *found, struct memoc_err *err)
 {
-	const xmlError *e = xmlCtxtGetLastError(ctxt);
+	const xmlError *e = ctxt ? xmlCtxtGetLastError(ctxt) : NULL;
 	int len;
 
-	if (doctype)
+	if (found->doctype)
 		return memoc_err_set(err, -EINVAL, "the XML has a <!DOCTYPE>, which libvirt never writes: refused");
-	if (ctxt->errNo == XML_ERR_NO_MEMORY || (e && e->code == XML_ERR_NO_MEMORY))
+	/* What is bad has an error with a text; a parser that ends without one had no memory to say so. */
+	if (found->no_memory || !e || !e->message || e->code == XML_ERR_NO_MEMORY)
 		return memoc_err_set(err, -ENOMEM, "out of memory while reading XML");
-	if (!e || !e->message)
-		return memoc_err_set(err, -EINVAL, "not well-formed XML");
 	len = (int)strcspn(e->message, "\n");
 	return memoc_err_set(err, -EINVAL, "not well-formed XML in line %d: %.*s", e->line, len, e->message);
+}
+
+/* NULL, or the document, which is the caller's as the context is. The error handler is the thread's: parts of libxml2
+ * know of no parser. */
+static xmlDocPtr parse(const char *xml, size_t len, xmlParserCtxtPtr *ret_ctxt, struct found *found)
+{
+	xmlStructuredErrorFunc before = xmlStructuredError;
+	void *before_context = xmlStructuredErrorContext;
+	xmlDocPtr doc = NULL;
+	xmlParserCtxtPtr ctxt;
+
+	xmlSetStructuredErrorFunc(found, (xmlStructuredErrorFunc)note_error); /* libxml2 2.12 made the error const */
+	ctxt = xmlNewParserCtxt();
+	if (ctxt) {
+		ctxt->_private = found;
+		ctxt->sax->internalSubset = refuse_doctype;
+		doc = xmlCtxtReadMemory(ctxt, xml, (int)len, NULL, NULL, PARSE_OPTIONS);
+		found->no_memory |= ctxt->errNo == XML_ERR_NO_MEMORY;
+	}
+	xmlSetStructuredErrorFunc(before_context, before);
+	xmlResetLastError(); /* it holds copies of the text */
+	*ret_ctxt = ctxt;
+	return doc;
 }
 
 static int read_doc(const char *xml, size_t len, size_t bytes_max, xmlDocPtr *ret, struct memoc_err *err)
 {
 	static pthread_once_t once = PTHREAD_ONCE_INIT;
 	xmlParserCtxtPtr ctxt CLEANUP(ctxt_free_p) = NULL;
+	struct found found = {.doctype = false};
 	xmlDocPtr doc;
-	bool doctype = false;
+	size_t good;
 
 	if (len > bytes_max)
 		return memoc_err_set(err, -E2BIG, "the XML has %zu bytes, more than the %zu that are accepted", len,
@@ -81,19 +124,15 @@ static int read_doc(const char *xml, size_t len, size_t bytes_max, xmlDocPtr *re
 	/* libxml2 would end there and might take the part before it for the whole. */
 	if (memchr(xml, '\0', len))
 		return memoc_err_set(err, -EINVAL, "the XML has a NUL byte in it");
-	pthread_once(&once,
-		     xmlInitParser); /* libxml2 2.9 does not do it safely by itself when threads start together */
-	ctxt = xmlNewParserCtxt();
-	if (!ctxt)
-		return memoc_err_set(err, -ENOMEM, "out of memory while reading XML");
-	ctxt->_private = &doctype;
-	ctxt->sax->internalSubset = refuse_doctype;
-	ctxt->sax->serror = (xmlStructuredErrorFunc)stay_silent; /* libxml2 2.12 made the error const */
-	/* libvirt writes UTF-8: a declaration that claims otherwise must not load converters. */
-	doc = xmlCtxtReadMemory(ctxt, xml, (int)len, NULL, "UTF-8", PARSE_OPTIONS);
+	good = text_utf8_valid_len(xml, len);
+	if (good != len)
+		return memoc_err_set(err, -EINVAL, "the XML is not UTF-8 (at byte %zu)", good);
+	/* libxml2 2.9 does not do it safely by itself when threads start together */
+	pthread_once(&once, xmlInitParser);
+	doc = parse(xml, len, &ctxt, &found);
 	/* Without memory for a text node libxml2 may still hand out the tree, with the text missing. */
-	if (!doc || !xmlDocGetRootElement(doc) || doctype || ctxt->errNo == XML_ERR_NO_MEMORY) {
-		int r = parse_failed(ctxt, doctype, err);
+	if (!doc || !xmlDocGetRootElement(doc) || found.doctype || found.no_memory) {
+		int r = parse_failed(ctxt, &found, err);
 
 		doc_free_p(&doc);
 		return r;
@@ -269,6 +308,26 @@ const char *dom_ineligible_text(enum dom_ineligible why)
 	if (why < DOM_ELIGIBLE || (size_t)why >= ARRAY_SIZE(ineligible_texts))
 		return "";
 	return ineligible_texts[why];
+}
+
+static const char *const ineligible_names[] = {
+	[DOM_ELIGIBLE] = "",	 [DOM_VFIO] = "vfio", [DOM_HUGEPAGES] = "hugepages",
+	[DOM_LOCKED] = "locked", [DOM_SEV] = "sev",   [DOM_UNMANAGED] = "unmanaged",
+};
+
+const char *dom_ineligible_name(enum dom_ineligible why)
+{
+	if (why < DOM_ELIGIBLE || (size_t)why >= ARRAY_SIZE(ineligible_names))
+		return "";
+	return ineligible_names[why];
+}
+
+enum dom_ineligible dom_ineligible_by_name(const char *name)
+{
+	for (enum dom_ineligible why = DOM_ELIGIBLE + 1; (size_t)why < ARRAY_SIZE(ineligible_names); why++)
+		if (!strcmp(ineligible_names[why], name))
+			return why;
+	return 0;
 }
 
 /* One detail for people; names in the XML may hold anything, and this line goes to logs and terminals. */

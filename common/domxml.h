@@ -46,6 +46,9 @@ struct dom_facts {
 int domxml_parse(const char *xml, size_t len, struct dom_facts *ret, struct memoc_err *err);
 /* One sentence for people, with the detail; "" for an eligible one. */
 const char *dom_ineligible_text(enum dom_ineligible why);
+/* One word for programs ("vfio", "unmanaged" …), "" for an eligible one; and back, 0 for a word that is none. */
+const char *dom_ineligible_name(enum dom_ineligible why);
+enum dom_ineligible dom_ineligible_by_name(const char *name);
 /* Just a policy element as virDomainGetMetadata returns it. −EINVAL names attribute and value. */
 int domxml_parse_policy(const char *xml, size_t len, struct vmpolicy *ret, struct memoc_err *err);
 

@@ -8,8 +8,8 @@
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/un.h>
-#include <time.h>
 
+#include "common/clock.h"
 #include "common/varlink_frames.h"
 
 struct varlink_client {
@@ -22,17 +22,9 @@ struct varlink_client {
 
 #define NEVER_US INT64_MAX
 
-static int64_t now_us(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
-}
-
 static int64_t deadline_after(int timeout_ms)
 {
-	return timeout_ms < 0 ? NEVER_US : now_us() + (int64_t)timeout_ms * 1000;
+	return timeout_ms < 0 ? NEVER_US : (int64_t)now_us() + (int64_t)timeout_ms * 1000;
 }
 
 static int64_t left_us(int64_t deadline_us)
@@ -41,7 +33,7 @@ static int64_t left_us(int64_t deadline_us)
 
 	if (deadline_us == NEVER_US)
 		return NEVER_US;
-	left = deadline_us - now_us();
+	left = deadline_us - (int64_t)now_us();
 	return left > 0 ? left : 0;
 }
 

@@ -15,7 +15,7 @@
 #include <sys/time.h>
 #include <time.h>
 
-#include "common/domxml.h"
+#include "common/domjson.h"
 #include "common/varlink.h"
 
 #define NOTIFY_METHOD "org.memoc.Hook.Notify"
@@ -29,14 +29,6 @@ struct hook_args {
 	const char *name, *operation, *suboperation, *extra;
 };
 
-uint64_t hook_now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 /* ---- time ---- */
 
 /* Milliseconds until `share_percent` of the deadline has passed, 0 when it has. Fits an int: poll takes one. */
@@ -44,7 +36,7 @@ static int left_ms(const struct hook_io *io, uint64_t share_percent)
 {
 	uint64_t end_ms = add_sat_u64(io->start_ms, mul_div_u64(io->deadline_ms, share_percent, 100));
 
-	return (int)min_u64(sub_sat_u64(end_ms, hook_now_ms()), INT32_MAX);
+	return (int)min_u64(sub_sat_u64(end_ms, now_ms()), INT32_MAX);
 }
 
 /* ---- arguments ---- */
@@ -149,26 +141,6 @@ static int read_xml(const struct hook_io *io, struct buffer *b, struct memoc_err
 
 /* ---- the call ---- */
 
-static void write_facts(struct json_writer *w, const struct dom_facts *f)
-{
-	struct memoc_err why = {""};
-
-	jw_str(w, "uuid", f->uuid);
-	jw_u64(w, "max_bytes", f->max_bytes);
-	jw_u64(w, "current_bytes", f->current_bytes);
-	if (f->policy.min_bytes)
-		jw_u64(w, "min_bytes", f->policy.min_bytes);
-	jw_bool(w, "has_balloon", f->has_balloon);
-	jw_u64(w, "stats_period_s", f->stats_period_s);
-	jw_bool(w, "eligible", f->ineligible == DOM_ELIGIBLE);
-	if (f->ineligible != DOM_ELIGIBLE) {
-		memoc_err_set(&why, 0, "%s (%s)", dom_ineligible_text(f->ineligible), f->ineligible_detail);
-		jw_str(w, "ineligible_reason", why.text);
-	}
-	if (f->policy_bad)
-		jw_str(w, "policy_error", f->policy_err.text);
-}
-
 /* f is NULL where the XML could not be read: memocd then knows the VM by its name. */
 static int write_parameters(const struct hook_args *a, const struct dom_facts *f, const char *xml_error, char **ret)
 {
@@ -180,7 +152,7 @@ static int write_parameters(const struct hook_args *a, const struct dom_facts *f
 	jw_str(w, "suboperation", a->suboperation);
 	jw_str(w, "extra", a->extra);
 	if (f)
-		write_facts(w, f);
+		domjson_write(w, f);
 	else
 		jw_str(w, "xml_error", xml_error);
 	jw_end(w);

@@ -7,6 +7,7 @@
 #ifndef MEMOC_HOOKS_HOOK_H
 #define MEMOC_HOOKS_HOOK_H
 
+#include "common/clock.h"
 #include "common/err.h"
 
 #define HOOK_DEADLINE_MS 200 /* of the whole run, a promise of interfaces.md */
@@ -19,11 +20,9 @@ struct hook_io {
 	int xml_fd;		 /* domain XML until end of file; stays open */
 	int err_fd;		 /* one line for people; stays open */
 	const char *socket_path; /* of memocd */
-	uint64_t start_ms;	 /* hook_now_ms() when the process started */
+	uint64_t start_ms;	 /* now_ms() when the process started */
 	uint64_t deadline_ms;	 /* after start_ms: work ends here whatever is missing */
 };
-
-uint64_t hook_now_ms(void); /* CLOCK_MONOTONIC */
 
 /*
  * One run with libvirt's arguments (argv[1..4] = NAME OPERATION SUBOPERATION EXTRA). Returns the exit status: 1 for

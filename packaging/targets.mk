@@ -5,7 +5,7 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 30
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E)
 
-.PHONY: deps deps-dev check check-unit check-system check-lab bench bench-policy demo lint fuzz fuzz-run install uninstall deb tests
+.PHONY: deps deps-dev check check-unit check-system check-lab bench bench-policy policy-figures demo lint fuzz fuzz-run install uninstall deb tests
 help:
 	@echo 'make                 the programs, in $(B)/'
 	@echo 'make deps            install what building and testing need (apt or dnf; asks for root by sudo)'
@@ -17,7 +17,8 @@ help:
 	@echo 'make check-lab       a full nested host; not built in yet'
 	@echo 'make bench           figures, tests/bench (root)'
 	@echo 'make bench-policy    policies over traces and the bars they have to meet; TRACES=DIR: real ones; tests/bench/policy'
-	@echo 'make lint            clang-tidy, cppcheck, shellcheck, format, catalog; fuzz: FUZZ_SECONDS=30 for each target'
+	@echo 'make policy-figures  the figures of memoc-policy(7) measured anew and written into it; TRACES=DIR'
+	@echo 'make lint            clang-tidy, cppcheck, shellcheck, format, catalog, man pages; fuzz: FUZZ_SECONDS=30 for each target'
 	@echo 'make install         DESTDIR= PREFIX=/usr SYSCONFDIR=/etc; make uninstall takes it away again'
 	@echo 'make deb             a Debian package, in $(B)/deb/'
 	@echo 'make clean           removes build/ and build-*/'
@@ -72,6 +73,8 @@ bench: all
 
 bench-policy: $(B)/memoc
 	@MEMOC_BUILD=$(abspath $(B)) TRACES='$(TRACES)' $(PYTHON) tests/bench/policy/bars.py
+policy-figures: $(B)/memoc
+	@MEMOC_BUILD=$(abspath $(B)) TRACES='$(TRACES)' $(PYTHON) tests/bench/policy/page.py
 
 demo:
 	@packaging/deps
@@ -80,7 +83,7 @@ demo:
 
 # ---- static analysis ----
 lint: $(B)/varlink-text.h
-	@B='$(B)' FLAGS="$(filter-out -D_FORTIFY_SOURCE=2 -DMEMOC_VERSION=%,$(CPPFLAGS)) -std=gnu11 $(call pkgflags,libxml-2.0) $(WARN)" \
+	@B='$(B)' FLAGS="$(filter-out -D_FORTIFY_SOURCE=2 -DMEMOC_VERSION=%,$(ALL_CPPFLAGS)) -std=gnu11 $(call pkgflags,libxml-2.0) $(WARN)" \
 		packaging/lint
 
 # ---- fuzzing: a build of its own, everything instrumented ----
@@ -101,16 +104,19 @@ LIBDIR ?= $(PREFIX)/lib
 DATADIR ?= $(PREFIX)/share
 UNITDIR ?= $(LIBDIR)/systemd/system
 ZSHDIR ?= $(DATADIR)/zsh/site-functions
+MANDIR ?= $(DATADIR)/man
 HOOKDIR ?= $(SYSCONFDIR)/libvirt/hooks/qemu.d
 # HOOK_LINK=1 (packages): the hook lives in SBINDIR and hooks/qemu.d holds a link, so that no program is a file of /etc.
 # Otherwise the program itself lies there: a link into /usr/local would be refused by AppArmor.
 HOOK_LINK ?=
 
+MAN7 := $(wildcard packaging/man/*.7)
 INSTALLED := $(SBINDIR)/memocd $(BINDIR)/memoc $(HOOKDIR)/50-memoc $(SBINDIR)/memoc-hook \
 	$(UNITDIR)/memocd.service $(UNITDIR)/memocd.socket \
 	$(LIBDIR)/sysusers.d/memoc.conf $(LIBDIR)/tmpfiles.d/memoc.conf $(LIBDIR)/systemd/catalog/memoc.catalog \
 	$(DATADIR)/bash-completion/completions/memoc $(ZSHDIR)/_memoc \
-	$(DATADIR)/fish/vendor_completions.d/memoc.fish $(patsubst common/%,$(DATADIR)/varlink/%,$(VARLINK))
+	$(DATADIR)/fish/vendor_completions.d/memoc.fish $(patsubst common/%,$(DATADIR)/varlink/%,$(VARLINK)) \
+	$(patsubst packaging/man/%.7,$(MANDIR)/man7/%.7,$(MAN7))
 
 install: all
 	install -D -m 755 $(B)/memocd $(DESTDIR)$(SBINDIR)/memocd
@@ -138,6 +144,8 @@ endif
 	$(B)/memoc completion fish > $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/memoc.fish
 	install -d $(DESTDIR)$(DATADIR)/varlink
 	install -m 644 $(VARLINK) $(DESTDIR)$(DATADIR)/varlink/
+	install -d $(DESTDIR)$(MANDIR)/man7
+	install -m 644 $(MAN7) $(DESTDIR)$(MANDIR)/man7/
 	$(if $(DESTDIR),,@packaging/after-install $(PREFIX))
 
 # The configuration in /etc and the state in /var/lib/memoc stay: they are the administrator's.

@@ -80,17 +80,24 @@ static int no_such_vm(struct cli *cli, const char *vm)
 {
 	struct varlink_reply reply AUTO_REPLY = {0};
 	const struct json *vms = NULL;
-	const char **names AUTO_FREE = NULL;
+	const char **names AUTO_FREE = NULL, *name;
 	char near[SUGGEST_TEXT_LEN] = "";
 	size_t n = 0;
 
-	if (varlink_call(cli->client, CONTROLLER "List", "{\"all\":true}", 2000, &reply, NULL) == 0)
+	if (varlink_call(cli->client, CONTROLLER "List", "{\"all\":true,\"off\":true}", 2000, &reply, NULL) == 0)
 		vms = json_get(reply.parameters, "vms");
 	if (json_len(vms) > 0)
 		names = calloc(json_len(vms), sizeof(*names));
-	for (size_t i = 0; names && i < json_len(vms); i++)
-		if (json_get_str(json_at(vms, i), "name", &names[n]) == 0)
-			n++;
+	for (size_t i = 0; names && i < json_len(vms); i++) {
+		if (json_get_str(json_at(vms, i), "name", &name) < 0)
+			continue;
+		names[n++] = name;
+		if (!strcmp(name, vm) || !strcmp(text_of(json_at(vms, i), "uuid", ""), vm))
+			return cli_fail(cli, CLI_FAILED,
+					"%s is not running: start it (virsh start), or see and change its policy with "
+					"\"memoc get\" and \"memoc set\"",
+					name);
+	}
 	if (n > 0)
 		suggest_text(near, vm, names, n);
 	return cli_fail(cli, CLI_FAILED, "memocd knows no VM \"%s\"%s%s", vm, near,

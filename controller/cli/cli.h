@@ -25,7 +25,8 @@ enum cli_status { CLI_DONE = 0, CLI_FAILED = 1, CLI_USAGE = 2, CLI_UNREACHABLE =
  */
 enum cli_words {
 	WORDS_NONE = 1,
-	WORDS_VM,
+	WORDS_VM,	  /* that runs */
+	WORDS_VM_DEFINED, /* whether it runs or not */
 	WORDS_KEY_VALUE,
 	WORDS_SIZE,
 	WORDS_FILE,

@@ -7,8 +7,8 @@
 #include "common/parse.h"
 #include "common/vmpolicy.h"
 
-static const struct cli_arg vm_args[] = {
-	{"VM", WORDS_VM, false, false},
+static const struct cli_arg get_args[] = {
+	{"VM", WORDS_VM_DEFINED, false, false},
 	{NULL, WORDS_NONE, false, false},
 };
 static const struct cli_arg some_vm_args[] = {
@@ -75,8 +75,10 @@ static int run_get(struct cli *cli)
 	if (live && config)
 		return cli_usage(cli, "get: --live and --config are two answers: ask for one");
 	params = call_params_vm(cli_arg(cli, 0));
-	if (live || config)
-		jw_bool(params, "config", config);
+	if (live)
+		jw_bool(params, "live", true);
+	if (config)
+		jw_bool(params, "config", true);
 	r = call_controller(cli, "GetPolicy", params, &reply);
 	if (r == CLI_DONE)
 		r = array_member(cli, &reply, "GetPolicy", "values", &values);
@@ -92,7 +94,8 @@ static int run_get(struct cli *cli)
 
 static const struct cli_option get_options[] = {
 	{"live", 0, NULL, "of the running VM (the default for one that runs)", WORDS_NONE},
-	{"config", 0, NULL, "of its persistent definition: what holds from its next start", WORDS_NONE},
+	{"config", 0, NULL,
+	 "of its persistent definition, what holds from its next start (the default for one that is off)", WORDS_NONE},
 	{NULL, 0, NULL, NULL, WORDS_NONE},
 };
 static const struct cli_example get_examples[] = {
@@ -102,11 +105,11 @@ static const struct cli_example get_examples[] = {
 const struct cli_command command_get = {
 	.name = "get",
 	.summary = "a VM's policy, and where each value comes from",
-	.description =
-		"Shows the policy of a VM (by name or UUID), as it stands in its XML: for each key the value given\n"
-		"(\"-\": none), the one in effect, and where that comes from.",
+	.description = "Shows the policy of a VM (by name or UUID, running or not), as it stands in its XML: for each "
+		       "key the value given\n"
+		       "(\"-\": none), the one in effect, and where that comes from.",
 	.options = get_options,
-	.args = vm_args,
+	.args = get_args,
 	.examples = get_examples,
 	.run = run_get,
 };
@@ -182,7 +185,7 @@ static const struct cli_option set_options[] = {
 	{NULL, 0, NULL, NULL, WORDS_NONE},
 };
 static const struct cli_arg set_args[] = {
-	{"VM", WORDS_VM, false, false},
+	{"VM", WORDS_VM_DEFINED, false, false},
 	{"key=value", WORDS_KEY_VALUE, false, true},
 	{NULL, WORDS_NONE, false, false},
 };
@@ -196,9 +199,9 @@ const struct cli_command command_set = {
 	.name = "set",
 	.summary = "change a VM's policy",
 	.description =
-		"Changes the policy of a VM (by name or UUID) in its XML, through libvirt; all values or none. It is\n"
-		"in effect at once. With neither --live nor --config: in the running VM, and in its persistent\n"
-		"definition where it has one. An empty value resets a key to its default. Keys:\n\n"
+		"Changes the policy of a VM (by name or UUID, running or not) in its XML, through libvirt; all values\n"
+		"or none. It is in effect at once. With neither --live nor --config: in the VM if it runs, and in its\n"
+		"persistent definition where it has one. An empty value resets a key to its default. Keys:\n\n"
 		"  managed=yes|no      whether memoc resizes this VM at all\n"
 		"  min=SIZE max=SIZE   guaranteed memory; memory it may have at most\n"
 		"  weight=1..10000     its share against other VMs in need (default 100)\n"

@@ -116,6 +116,7 @@ static int run_list(struct cli *cli)
 
 	jw_object(params, NULL);
 	jw_bool(params, "all", all);
+	jw_bool(params, "off", all);
 	r = call_controller(cli, "List", params, &reply);
 	if (r == CLI_DONE)
 		r = array_member(cli, &reply, "List", "vms", &vms);
@@ -133,7 +134,7 @@ static int run_list(struct cli *cli)
 }
 
 static const struct cli_option list_options[] = {
-	{"all", 0, NULL, "also the VMs that memoc does not resize: fixed or unmanaged", WORDS_NONE},
+	{"all", 0, NULL, "also the VMs that memoc does not resize (unmanaged), and those that are off", WORDS_NONE},
 	{NULL, 0, NULL, NULL, WORDS_NONE},
 };
 static const struct cli_example list_examples[] = {

@@ -121,8 +121,8 @@ static void bash_command(FILE *out, const struct cli_command *cmd)
 			fprintf(out, "\t%s,*)\n\t\t", cmd->name);
 		else
 			fprintf(out, "\t%s,%d)\n\t\t", cmd->name, place);
-		if (a->words == WORDS_VM) {
-			fputs("_memoc_names ;;\n", out);
+		if (a->words == WORDS_VM || a->words == WORDS_VM_DEFINED) {
+			fprintf(out, "_memoc_names%s ;;\n", a->words == WORDS_VM ? "" : " defined");
 			continue;
 		}
 		if (a->words == WORDS_KEY_VALUE)
@@ -140,7 +140,7 @@ static void bash_script(FILE *out)
 	      "\tlocal name\n"
 	      "\twhile IFS= read -r name; do\n"
 	      "\t\tif [[ $name == \"$cur\"* ]]; then COMPREPLY+=(\"$(printf '%q' \"$name\")\"); fi\n"
-	      "\tdone < <(\"${COMP_WORDS[0]}\" ${socket:+--socket \"$socket\"} __complete names 2>/dev/null)\n"
+	      "\tdone < <(\"${COMP_WORDS[0]}\" ${socket:+--socket \"$socket\"} __complete names ${1-} 2>/dev/null)\n"
 	      "}\n\n"
 	      "_memoc()\n{\n"
 	      "\tlocal cur=${COMP_WORDS[COMP_CWORD]} word command='' socket='' words='' list\n"
@@ -244,8 +244,11 @@ static void zsh_command(FILE *out, const struct cli_command *cmd)
 			fputc(':', out);
 		put_quoted(out, a->name, ":");
 		fputc(':', out);
-		if (a->words == WORDS_VM || a->words == WORDS_KEY_VALUE) {
-			fprintf(out, "%s'", a->words == WORDS_VM ? "_memoc_names" : "_memoc_keys");
+		if (a->words == WORDS_VM || a->words == WORDS_VM_DEFINED || a->words == WORDS_KEY_VALUE) {
+			fprintf(out, "%s'",
+				a->words == WORDS_VM	      ? "_memoc_names"
+				: a->words == WORDS_KEY_VALUE ? "_memoc_keys"
+							      : "_memoc_defined");
 			continue;
 		}
 		fputc('(', out);
@@ -261,8 +264,13 @@ static void zsh_script(FILE *out)
 	      "# zsh completion for memoc, written by \"memoc completion zsh\".\n"
 	      "_memoc_names()\n{\n"
 	      "\tlocal -a names\n"
-	      "\tnames=(${(f)\"$(memoc ${socket:+--socket} ${socket:+\"$socket\"} __complete names 2>/dev/null)\"})\n"
+	      "\tnames=(${(f)\"$(memoc ${socket:+--socket} ${socket:+\"$socket\"} __complete names $which "
+	      "2>/dev/null)\"})\n"
 	      "\tcompadd -a names\n"
+	      "}\n\n"
+	      "_memoc_defined()\n{\n"
+	      "\tlocal which=defined\n"
+	      "\t_memoc_names\n"
 	      "}\n\n"
 	      "_memoc_keys()\n{\n"
 	      "\tcompadd -S '' -- ",
@@ -338,8 +346,8 @@ static void fish_command(FILE *out, const struct cli_command *cmd)
 	for (const struct cli_arg *a = cmd->args; a && a->name; a++, place++) {
 		fprintf(out, "complete -c memoc -n '__memoc_at %s %s %d' -a '", cmd->name, a->repeats ? "-ge" : "-eq",
 			place);
-		if (a->words == WORDS_VM)
-			fputs("(__memoc_names)", out);
+		if (a->words == WORDS_VM || a->words == WORDS_VM_DEFINED)
+			fprintf(out, "(__memoc_names%s)", a->words == WORDS_VM ? "" : " defined");
 		else
 			put_fixed_words(out, a->words);
 		fputs("'\n", out);
@@ -350,7 +358,7 @@ static void fish_script(FILE *out)
 {
 	fputs("# fish completion for memoc, written by \"memoc completion fish\".\n"
 	      "function __memoc_names\n"
-	      "    memoc __complete names 2>/dev/null\n"
+	      "    memoc __complete names $argv 2>/dev/null\n"
 	      "end\n\n"
 	      "# Without arguments: no command is given yet. With a command: it is given; with a place: so many words "
 	      "follow it.\n"
@@ -428,7 +436,8 @@ const struct cli_command command_completion = {
 	.run = run_completion,
 };
 
-/* What scripts ask: names of VMs, one a line. A key press gets no error messages. */
+/* What scripts ask: names of VMs that run, or of all that are defined, one a line. A key press gets no error messages.
+ */
 static int run_complete(struct cli *cli)
 {
 	struct varlink_reply reply AUTO_REPLY = {0};
@@ -437,13 +446,14 @@ static int run_complete(struct cli *cli)
 	const char *name;
 
 	cli->quiet = true;
-	if (strcmp(cli_arg(cli, 0), "names"))
+	if (strcmp(cli_arg(cli, 0), "names") || (cli_arg(cli, 1) && strcmp(cli_arg(cli, 1), "defined")))
 		return CLI_USAGE;
 	if (cli->timeout_ms < 0)
 		cli->timeout_ms = NAMES_TIMEOUT_MS;
 	params = jw_new(false);
 	jw_object(params, NULL);
 	jw_bool(params, "all", true);
+	jw_bool(params, "off", cli_arg(cli, 1) != NULL);
 	if (call_controller(cli, "List", params, &reply) != CLI_DONE)
 		return CLI_DONE;
 	vms = json_get(reply.parameters, "vms");
@@ -455,6 +465,7 @@ static int run_complete(struct cli *cli)
 
 static const struct cli_arg complete_args[] = {
 	{"WHAT", WORDS_NONE, false, false},
+	{"defined", WORDS_NONE, true, false},
 	{NULL, WORDS_NONE, false, false},
 };
 const struct cli_command command_complete = {

@@ -58,6 +58,22 @@ static enum host_level level_of(double fill)
 	return fill >= 0.64 ? LEVEL_HIGH : fill >= 0.32 ? LEVEL_SOFT : fill >= 0.16 ? LEVEL_HARD : LEVEL_LOW;
 }
 
+#define PRESSURE_SOFT_PERCENT 10.0
+#define PRESSURE_HARD_PERCENT 30.0
+
+enum host_level books_pressure_level(const struct books *b, enum host_level before, const struct core_config *c,
+				     const struct host_sample *host)
+{
+	uint64_t least = add_sat_u64(c->reserve_bytes, before >= LEVEL_SOFT ? c->reserve_bytes / 8 : 0);
+	if (!host->has_psi || !host->has_memory || host->mem_available_bytes >= least ||
+	    add_sat_u64(b->resident_bytes, host->mem_available_bytes) < b->pool_bytes)
+		return LEVEL_HIGH;
+	double full = host->psi_full_avg10;
+	if (full >= PRESSURE_HARD_PERCENT / (before >= LEVEL_HARD ? 2 : 1))
+		return LEVEL_HARD;
+	return full >= PRESSURE_SOFT_PERCENT / (before >= LEVEL_SOFT ? 2 : 1) ? LEVEL_SOFT : LEVEL_HIGH;
+}
+
 enum host_level books_level(const struct books *b, enum host_level before, const struct core_config *c,
 			    const struct host_sample *host)
 {
@@ -71,7 +87,8 @@ enum host_level books_level(const struct books *b, enum host_level before, const
 	uint64_t least = c->reserve_bytes / 2 + (before >= LEVEL_HARD ? c->reserve_bytes / 8 : 0);
 	if (host->has_memory && host->mem_available_bytes < least && level < LEVEL_HARD)
 		level = LEVEL_HARD;
-	return level;
+	enum host_level pressure = books_pressure_level(b, before, c, host);
+	return level > pressure ? level : pressure;
 }
 
 uint64_t books_available(const struct books *b, const struct core_config *c, const struct host_sample *host)

@@ -19,6 +19,7 @@ struct core_config core_config_default(void)
 		.stale_ms = 5000,
 		.needy_swap_bytes_per_s = 256 * KIB,
 		.needy_faults_per_s = 50,
+		.needy_stall = 0.05,
 		.balloon_enabled = true,
 		.min_speed_bytes_per_s = 4 * MIB,
 		.stall_timeout_ms = 3000,

@@ -158,6 +158,8 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 			    : clamp_u64(vm->plan_bytes, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
 	uint64_t diff = plan > now ? plan - now : now - plan;
 	uint64_t least = own ? PAGE_BYTES : vm_dead_band_bytes(vm, x->config);
+	if (vm->needy && plan > now && !own)
+		least = min_u64(least, 4 * MIB); /* to somebody needy little is worth a resize, however large it is */
 	bool limit_now = x->level >= LEVEL_HARD && vm_limit_allowed(vm, x) && vm->state == VM_SHRINKING_BALLOON;
 	if (diff < least && !(diff && plan == vm_max_bytes(vm) && vm->pinned_bytes)) {
 		if (limit_now && !x->config->observe) {
@@ -186,8 +188,10 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	record(x, vm, RECORD_TARGET, now, plan, "%s", vm->reason);
 	if (plan > now) {
 		c->given_bytes = add_sat_u64(c->given_bytes, plan - now);
-		if (vm->needy)
+		if (vm->needy) {
 			vm->needy_rounds++;
+			vm->helping_bytes = plan - now;
+		}
 		vm_signal(vm, SIG_RAISE, x);
 	} else {
 		vm_signal(vm, vm->plan_urgent && vm_limit_allowed(vm, x) ? SIG_LOWER_NOW : SIG_LOWER, x);
@@ -360,6 +364,8 @@ static void copy_estimates(struct vm *to, const struct vm *from)
 {
 	to->estimate_ms = from->estimate_ms;
 	to->used_ms = from->used_ms;
+	if (from->past_n && to->past_n == from->past_n)
+		to->past_ms[to->past_n - 1] = from->past_ms[from->past_n - 1];
 	to->demand_bytes = from->demand_bytes;
 	to->headroom_bytes = from->headroom_bytes;
 	to->need_bytes = from->need_bytes;
@@ -411,7 +417,7 @@ static void look_again(struct core *c, size_t i, struct vm_ctx *x, bool stats)
 	struct vm *vm = c->roster.vms[i];
 	if (seat->still && !vm_falls(vm, c->now_ms)) {
 		if (!stats)
-			vm->estimate_ms = vm->used_ms = c->now_ms;
+			vm_note_use(vm, c->now_ms);
 		if (!stats || vm_estimate_again(vm, x))
 			return;
 		seat->still = false;
@@ -508,20 +514,20 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 		return;
 	}
 	vm->limit_ours = m->limit_ours;
-	vm->target_bytes = m->target_bytes;
-	vm->balloon_asked_bytes = m->target_bytes;
+	vm->target_bytes = min_u64(m->target_bytes, vm->facts.max_bytes);
+	vm->balloon_asked_bytes = vm->target_bytes;
 	vm->balloon_unsure = true;
 	vm->health = m->health ? m->health : BALLOON_UNKNOWN;
 	vm->speed_bytes_per_s = m->speed_bytes_per_s;
-	vm->floor_bytes = m->floor_bytes;
-	vm->retry_delay_ms = m->retry_delay_ms;
-	vm->retry_at_ms = m->retry_delay_ms ? now_ms + m->retry_delay_ms : NEVER_MS;
-	vm->pinned_bytes = m->pinned_bytes;
+	vm->floor_bytes = min_u64(m->floor_bytes, vm->facts.max_bytes);
+	vm->retry_delay_ms = min_u64(m->retry_delay_ms, config->retry_max_ms);
+	vm->retry_at_ms = vm->retry_delay_ms ? now_ms + vm->retry_delay_ms : NEVER_MS;
+	vm->pinned_bytes = min_u64(m->pinned_bytes, vm->facts.max_bytes);
 	vm->held = m->held;
 	vm->drained = m->drained;
 	vm->actual_trusted = m->target_bytes && (vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW ||
 						 vm->health == BALLOON_STALLED);
-	vm->actual_bytes = vm->actual_trusted ? m->target_bytes : 0; /* until it is read: the best guess there is */
+	vm->actual_bytes = vm->actual_trusted ? vm->target_bytes : 0; /* until it is read: the best guess there is */
 	vm->deadline_ms = now_ms + (vm->health == BALLOON_ABSENT ? min_u64(wait_ms, 2000) : wait_ms);
 }
 
@@ -543,14 +549,16 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 	vm->dwell_ms = c->config.dwell_ms;
 	vm->limit_bytes = LIMIT_NONE;
 	vm->retry_at_ms = vm->op_ms = vm->grow_ms = vm->shrink_ms = vm->estimate_ms = vm->inhibit_suspect_ms = NEVER_MS;
-	vm->limit_drift_ms = vm->used_ms = vm->growth_from_ms = NEVER_MS;
+	vm->faulting_ms = NEVER_MS;
+	vm->limit_drift_ms = vm->used_ms = vm->growth_from_ms = vm->usable_ms = NEVER_MS;
 	vm->deadline_ms = c->now_ms + c->config.grace_ms;
 	if (vm->state == VM_MIGRATING_IN)
 		vm->deadline_ms = NEVER_MS;
 	if (vm->origin == ORIGIN_ADOPT)
 		adopt(vm, &ev->added.memory, c->now_ms, &c->config);
 	else if (ev->added.memory.known)
-		vm->held = ev->added.memory.held, vm->pinned_bytes = ev->added.memory.pinned_bytes;
+		vm->held = ev->added.memory.held,
+		vm->pinned_bytes = min_u64(ev->added.memory.pinned_bytes, vm->facts.max_bytes);
 	if (!vm->target_bytes)
 		vm->target_bytes = vm->facts.max_bytes;
 	snprintf(vm->reason, sizeof(vm->reason), "%s",
@@ -633,7 +641,7 @@ static void vm_result(struct vm *vm, const struct event *ev, struct vm_ctx *x)
 /* Waiting for the tick would cost a needy VM up to a second. */
 static bool cannot_wait(const struct vm *vm)
 {
-	return vm->needy || vm_size_bytes(vm) < add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 2);
+	return vm->needy || vm_size_bytes(vm) < add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4);
 }
 
 static bool take_stats(struct vm *vm, const struct event *ev, struct vm_ctx *x)
@@ -655,6 +663,15 @@ static bool take_residency(struct vm *vm, const struct event *ev, struct vm_ctx 
 	vm_take_residency(vm, x, &ev->sample);
 	vm_estimate(vm, x);
 	return cannot_wait(vm);
+}
+
+/* A VM that is adopted is as small as its limit: the books need not wait for the tick to know. */
+static void learn_limit(struct vm *vm)
+{
+	if (vm->limit_known || vm->limit_pending || !vm->sample.has_memory)
+		return;
+	vm->limit_known = true;
+	vm->limit_bytes = vm->sample.limit_bytes;
 }
 
 /* Returns whether a new plan is wanted at once. */
@@ -683,6 +700,7 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 		return take_stats(vm, ev, x);
 	case EVENT_VM_SAMPLE:
 		vm_take_sample(vm, x, &ev->sample);
+		learn_limit(vm);
 		return false;
 	case EVENT_VM_RESIDENCY:
 		return take_residency(vm, ev, x);

@@ -20,6 +20,10 @@ void vm_forget_signals(struct vm *vm)
 	vm->growth_from_ms = NEVER_MS;
 	vm->needy = false;
 	vm->needy_rounds = 0;
+	vm->helping_bytes = 0;
+	vm->grown_bytes = 0;
+	vm->past_n = 0;
+	vm->usable_ms = NEVER_MS;
 	vm->rank = 0;
 	vm->double_swap_signs = 0;
 }
@@ -93,6 +97,59 @@ static bool guest_used_bytes(const struct vm *vm, uint64_t *ret)
 	return true;
 }
 
+/* ---- what it used before ---- */
+
+#define PAST_MERGE 16 /* levels nearer than a part of so much are one */
+
+/* The two neighbours of most alike age become one: as high as the higher, as young as the younger. */
+static void merge_past(struct vm *vm, uint64_t now_ms)
+{
+	size_t best = 0;
+	double best_part = 2;
+	for (size_t i = 0; i + 1 < vm->past_n; i++) {
+		double age = (double)(now_ms - vm->past_ms[i]) + 1;
+		double part = (double)(vm->past_ms[i + 1] - vm->past_ms[i]) / age;
+		if (part < best_part)
+			best = i, best_part = part;
+	}
+	vm->past_ms[best] = vm->past_ms[best + 1];
+	for (size_t i = best + 1; i + 1 < vm->past_n; i++) {
+		vm->past_bytes[i] = vm->past_bytes[i + 1];
+		vm->past_ms[i] = vm->past_ms[i + 1];
+	}
+	vm->past_n--;
+}
+
+static void remember_use(struct vm *vm, uint64_t used, uint64_t now_ms)
+{
+	while (vm->past_n && vm->past_bytes[vm->past_n - 1] <= used)
+		vm->past_n--;
+	if (vm->past_n && vm->past_bytes[vm->past_n - 1] - used <= vm->past_bytes[vm->past_n - 1] / PAST_MERGE) {
+		vm->past_ms[vm->past_n - 1] = now_ms;
+		return;
+	}
+	if (vm->past_n == PAST_LEVELS)
+		merge_past(vm, now_ms);
+	vm->past_bytes[vm->past_n] = used;
+	vm->past_ms[vm->past_n++] = now_ms;
+}
+
+uint64_t vm_past_peak_bytes(const struct vm *vm, uint64_t since_ms)
+{
+	for (size_t i = 0; i < vm->past_n; i++)
+		if (vm->past_ms[i] >= since_ms)
+			return vm->past_bytes[i];
+	return 0;
+}
+
+uint64_t vm_past_above_bytes(const struct vm *vm, uint64_t bytes)
+{
+	for (size_t i = vm->past_n; i-- > 0;)
+		if (vm->past_bytes[i] > bytes)
+			return vm->past_bytes[i];
+	return 0;
+}
+
 /* As TCP sets its retransmission timer: mean and mean deviation with gains 1/8 and 1/4 (Jacobson 1988, RFC 6298). */
 static void track_growth(struct vm *vm, uint64_t now_ms)
 {
@@ -104,7 +161,10 @@ static void track_growth(struct vm *vm, uint64_t now_ms)
 	if (before_ms == NEVER_MS)
 		return;
 	double dt_s = (double)(now_ms - before_ms) / 1000;
-	double growth = used > before ? (double)(used - before) / dt_s : 0;
+	uint64_t grown = sub_sat_u64(used, before);
+	/* A jump that ends at once is over: only growth that goes on says what is to come. */
+	double growth = (double)min_u64(grown, vm->grown_bytes) / dt_s;
+	vm->grown_bytes = grown;
 	double err = growth - vm->growth_mean_bytes_per_s;
 	double abs_err = err < 0 ? -err : err;
 	vm->growth_mean_bytes_per_s += err / 8;
@@ -200,6 +260,48 @@ bool vm_surge_visible(const struct vm *vm, const struct core_config *c, uint64_t
 	       vm_stats_fresh(vm, c, now_ms) && size < vm_max_bytes(vm) && add_sat_u64(from, SURGE_LEAST_BYTES) < size;
 }
 
+/*
+ * Counters of the cgroup are told late: memory.stat is flushed each 2 s where few pages move (v1 and v2), and total= of
+ * memory.pressure is brought up to date each 2 s (PSI_FREQ of kernel/sched/psi.c). So their rates are taken over 3 to 6
+ * s (senpai looks each 6 s), and faults that are compared with refaults likewise.
+ */
+#define COUNTERS_MS 3000
+
+static bool counters_follow(const struct host_counters *old, const struct host_counters *now)
+{
+	return old->ms && old->has_major_faults == now->has_major_faults && old->has_refaults == now->has_refaults &&
+	       old->has_psi == now->has_psi && old->major_faults <= now->major_faults &&
+	       old->refaults <= now->refaults && old->psi_some_us <= now->psi_some_us;
+}
+
+void vm_take_counters(struct vm *vm, const struct vm_host_sample *s, uint64_t now_ms)
+{
+	struct host_counters now = {.ms = now_ms,
+				    .has_major_faults = s->has_major_faults,
+				    .major_faults = s->has_major_faults ? s->major_faults : 0,
+				    .has_refaults = s->has_refaults,
+				    .refaults = s->has_refaults ? s->refaults : 0,
+				    .has_psi = s->has_psi,
+				    .psi_some_us = s->has_psi ? s->psi_some_us : 0};
+	if (!counters_follow(&vm->counters_next, &now))
+		vm->counters_from = vm->counters_next = now;
+	if (now_ms - vm->counters_next.ms >= COUNTERS_MS) {
+		vm->counters_from = vm->counters_next;
+		vm->counters_next = now;
+	}
+	const struct host_counters *from = &vm->counters_from;
+	uint64_t span_ms = now_ms - from->ms;
+	bool known = span_ms >= COUNTERS_MS;
+	double span_s = known ? (double)span_ms / 1000 : 1;
+	vm->has_lasting_faults = known && now.has_major_faults;
+	vm->has_refault_rate = known && now.has_refaults;
+	vm->has_stall = known && now.has_psi;
+	vm->lasting_faults_per_s =
+		vm->has_lasting_faults ? (double)(now.major_faults - from->major_faults) / span_s : 0;
+	vm->host_refaults_per_s = vm->has_refault_rate ? (double)(now.refaults - from->refaults) / span_s : 0;
+	vm->stall_share = vm->has_stall ? (double)(now.psi_some_us - from->psi_some_us) / 1e6 / span_s : 0;
+}
+
 void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample *s)
 {
 	const struct vm_host_sample *old = &vm->sample;
@@ -211,9 +313,14 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 			s->has_major_faults && old->has_major_faults && s->major_faults >= old->major_faults;
 		if (vm->has_host_rates)
 			vm->host_faults_per_s = (double)(s->major_faults - old->major_faults) / dt;
-		if (s->has_refaults && old->has_refaults && s->refaults >= old->refaults)
-			vm->host_refaults_per_s = (double)(s->refaults - old->refaults) / dt;
+		bool significant = vm->has_host_rates && vm->host_faults_per_s >= x->config->needy_faults_per_s;
+		if (!significant)
+			vm->faulting_ms = NEVER_MS;
+		else if (vm->faulting_ms == NEVER_MS)
+			vm->faulting_ms = x->now_ms;
 	}
+	if (rate || !vm->has_sample)
+		vm_take_counters(vm, s, x->now_ms);
 	if (s->has_overhead) {
 		/* Up at once, down slowly: QEMU's memory comes in bursts. */
 		bool up = s->overhead_bytes >= vm->overhead_bytes || !vm->overhead_measured;
@@ -261,6 +368,7 @@ static void estimate_demand(struct vm *vm, struct vm_ctx *x)
 	if (guest_account(vm, x, &used)) {
 		vm->demand_confidence = 0.9;
 		vm->booted = true;
+		remember_use(vm, used, x->now_ms);
 	} else {
 		/* All that is known is what is resident. Half of it is assumed to be in use until faults say otherwise.
 		 */
@@ -289,11 +397,13 @@ static void estimate_headroom(struct vm *vm, const struct core_config *c)
 	vm->headroom_bytes = max_u64(least, growth < (double)most ? (uint64_t)growth : most);
 }
 
-/* Usable memory so low that the guest is about to reclaim in earnest; a 512 MiB guest's own low watermark is about 8
- * MiB. */
-static uint64_t low_usable_bytes(const struct vm *vm)
+/*
+ * A 512 MiB guest's own low watermark is about 8 MiB. Well below the headroom, whatever the guest's size: a VM that has
+ * just what it needs would be needy else, grow, be greedy, shrink to its need, and be needy again.
+ */
+uint64_t vm_low_usable_bytes(const struct vm *vm)
 {
-	return max_u64(8 * MIB, vm->facts.max_bytes / 64);
+	return max_u64(8 * MIB, min_u64(vm->facts.max_bytes / 64, vm->headroom_bytes / 4));
 }
 
 #define SIGN_NONE 0.0
@@ -312,9 +422,12 @@ static bool surges(const struct vm *vm, uint64_t now_ms, uint64_t usable)
 
 static double low_sign(struct vm *vm, const struct vm_ctx *x, uint64_t usable)
 {
-	uint64_t low = low_usable_bytes(vm), present = present_bytes(vm), left = sub_sat_u64(usable, vm->surge_bytes);
+	uint64_t low = vm_low_usable_bytes(vm), present = present_bytes(vm),
+		 left = sub_sat_u64(usable, vm->surge_bytes);
 	bool plausible = !present || present >= vm_size_bytes(vm) / 4 * 3;
 	if (usable < low && plausible) {
+		vm->usable_bytes = usable;
+		vm->usable_ms = x->now_ms;
 		snprintf(vm->needy_why, sizeof(vm->needy_why), "guest has %llu MiB usable left",
 			 (unsigned long long)(usable / MIB));
 		return 1000.0 * (1 - (double)usable / (double)low) + 1;
@@ -352,26 +465,74 @@ static double guest_sign(struct vm *vm, struct vm_ctx *x)
 	return SIGN_NONE;
 }
 
-/* Faults count as need only where the limit is what causes them: otherwise they are pages coming home. */
+/*
+ * Swap is read around a fault as well: page-cluster is 3, eight pages, unless an administrator changed it. Each of them
+ * is a refault, so fewer refaults than this a fault may be the readahead of faults that are not significant.
+ */
+#define REFAULTS_PER_FAULT 8.0
+/* Pages that were wrongly evicted are refaults, one each at least. Far fewer than faults: pages that the kernel has
+ * forgotten because they were out so long, or files of QEMU itself. */
+#define COLD_SHARE 0.25
+/* So long after a limit went down, and so long in a row, such faults are taken for its price; then they are need,
+ * because whatever they are, QEMU waits for them. */
+#define COLD_MS 10000
+
+static bool at_limit(const struct vm *vm, const struct core_config *c, uint64_t now_ms)
+{
+	if (!vm->limit_known || vm->limit_bytes == LIMIT_NONE || !vm->has_sample || !vm->sample.has_memory ||
+	    now_ms - vm->sample_ms > c->stale_ms)
+		return false;
+	uint64_t slack = max_u64(8 * MIB, vm->limit_bytes / 32);
+	return add_sat_u64(vm->sample.resident_bytes, slack) >= vm->limit_bytes;
+}
+
+static bool cold_pages(const struct vm *vm, uint64_t now_ms)
+{
+	return vm->has_refault_rate && vm->has_lasting_faults && vm->lowered_ms && now_ms - vm->lowered_ms <= COLD_MS &&
+	       vm->faulting_ms != NEVER_MS && now_ms - vm->faulting_ms <= COLD_MS &&
+	       vm->host_refaults_per_s < COLD_SHARE * vm->lasting_faults_per_s;
+}
+
+struct host_signs vm_host_signs(const struct vm *vm, const struct core_config *c, uint64_t now_ms)
+{
+	struct host_signs s = {.at_limit = at_limit(vm, c, now_ms)};
+	if (!s.at_limit)
+		return s;
+	double faults = vm->has_host_rates ? vm->host_faults_per_s : 0, threshold = c->needy_faults_per_s;
+	s.cold = faults >= threshold && cold_pages(vm, now_ms);
+	/* A limit that was just lowered evicts some warm pages; only many faults, or lasting ones, are need. */
+	bool lasting = faults >= 4 * threshold || vm->host_faults_before_per_s >= threshold;
+	s.faults = s.cold || !lasting ? 0 : faults / threshold;
+	s.refaults = vm->has_refault_rate ? vm->host_refaults_per_s / (REFAULTS_PER_FAULT * threshold) : 0;
+	s.stall = vm->has_stall ? vm->stall_share / c->needy_stall : 0;
+	return s;
+}
+
+/*
+ * Signs count as need only where the limit is what causes them: otherwise they are pages coming home. They are three
+ * views of the same thing, so the strongest counts, not their sum.
+ */
 static double host_sign(struct vm *vm, struct vm_ctx *x)
 {
 	if (vm->has_sample && vm->sample.under_oom) {
 		snprintf(vm->needy_why, sizeof(vm->needy_why), "nothing to reclaim at its limit: QEMU waits");
 		return 100000;
 	}
-	double faults = vm->has_host_rates ? vm->host_faults_per_s : 0;
-	if (!vm->limit_known || vm->limit_bytes == LIMIT_NONE || !vm->has_sample || !vm->sample.has_memory ||
-	    x->now_ms - vm->sample_ms > x->config->stale_ms)
+	struct host_signs s = vm_host_signs(vm, x->config, x->now_ms);
+	double most = s.faults > s.refaults ? s.faults : s.refaults;
+	most = most > s.stall ? most : s.stall;
+	if (most < 1)
 		return SIGN_NONE;
-	uint64_t slack = max_u64(8 * MIB, vm->limit_bytes / 32);
-	if (add_sat_u64(vm->sample.resident_bytes, slack) < vm->limit_bytes)
-		return SIGN_NONE;
-	double threshold = x->config->needy_faults_per_s;
-	/* A limit that was just lowered evicts some warm pages; only many faults, or lasting ones, are need. */
-	if (faults < threshold || (faults < 4 * threshold && vm->host_faults_before_per_s < threshold))
-		return SIGN_NONE;
-	snprintf(vm->needy_why, sizeof(vm->needy_why), "QEMU has %.0f major faults/s at its limit", faults);
-	return 2 * faults;
+	if (most == s.faults)
+		snprintf(vm->needy_why, sizeof(vm->needy_why), "QEMU has %.0f major faults/s at its limit",
+			 vm->host_faults_per_s);
+	else if (most == s.refaults)
+		snprintf(vm->needy_why, sizeof(vm->needy_why), "%.0f evicted pages/s come back at its limit",
+			 vm->host_refaults_per_s);
+	else
+		snprintf(vm->needy_why, sizeof(vm->needy_why), "stalled by memory %.1f %% of the time at its limit",
+			 vm->stall_share * 100);
+	return 2 * x->config->needy_faults_per_s * most;
 }
 
 #define HOST_FLOOR_HOLD_MS 120000
@@ -462,10 +623,17 @@ void vm_estimate(struct vm *vm, struct vm_ctx *x)
 	conclude(vm, x);
 }
 
+void vm_note_use(struct vm *vm, uint64_t now_ms)
+{
+	vm->estimate_ms = vm->used_ms = now_ms;
+	if (vm->past_n) /* the youngest level is what it uses, or so little above that it counts for it */
+		vm->past_ms[vm->past_n - 1] = now_ms;
+}
+
 bool vm_estimate_again(struct vm *vm, struct vm_ctx *x)
 {
 	uint64_t headroom = vm->headroom_bytes;
-	vm->estimate_ms = vm->used_ms = x->now_ms;
+	vm_note_use(vm, x->now_ms);
 	track_growth(vm, x->now_ms);
 	estimate_headroom(vm, x->config);
 	if (vm->headroom_bytes == headroom)

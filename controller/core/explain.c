@@ -31,6 +31,38 @@ static double seconds_since(uint64_t now_ms, uint64_t then_ms)
 	return (double)sub_sat_u64(now_ms, then_ms) / 1000;
 }
 
+static const char *weight_of(char buf[48], const struct host_signs *s, double sign)
+{
+	if (!s->at_limit)
+		return "not counted: it is not at its limit";
+	if (sign >= 1)
+		snprintf(buf, 48, "a sign of need, %.1f times the least", sign);
+	else
+		snprintf(buf, 48, "no sign of need");
+	return buf;
+}
+
+static void explain_host_signs(struct terms *t, const struct vm *vm, const struct core_config *c, uint64_t now_ms)
+{
+	struct host_signs s = vm_host_signs(vm, c, now_ms);
+	char buf[48];
+	if (vm->has_host_rates)
+		term(t, "faults", false, 0, "%.0f major faults/s of QEMU: %s", vm->host_faults_per_s,
+		     s.cold ? "not counted: cold pages, hardly any refaults" : weight_of(buf, &s, s.faults));
+	else
+		term(t, "faults", false, 0, "unknown");
+	if (vm->has_refault_rate)
+		term(t, "refaults", false, 0, "%.0f evicted pages/s come back: %s", vm->host_refaults_per_s,
+		     weight_of(buf, &s, s.refaults));
+	else
+		term(t, "refaults", false, 0, "unknown");
+	if (vm->has_stall)
+		term(t, "stall", false, 0, "waits for memory %.1f %% of the time: %s", vm->stall_share * 100,
+		     weight_of(buf, &s, s.stall));
+	else
+		term(t, "stall", false, 0, "unknown: no memory.pressure of its cgroup (v1 has none)");
+}
+
 size_t core_explain(const struct core *c, const struct vm *vm, uint64_t now_ms,
 		    struct explain_term ret[EXPLAIN_TERMS_MAX])
 {
@@ -72,6 +104,7 @@ size_t core_explain(const struct core *c, const struct vm *vm, uint64_t now_ms,
 		term(&t, "greedy", true, vm->greedy_bytes, "what it has beyond its need");
 	if (vm->needy)
 		term(&t, "needy", false, 0, "rank %u: %s, round %u", vm->rank, vm->needy_why, vm->needy_rounds);
+	explain_host_signs(&t, vm, config, now_ms);
 	if (vm->host_floor_until_ms > now_ms)
 		term(&t, "fault floor", true, vm->host_floor_bytes,
 		     "it faulted at this size; believed for another %.0f s",
@@ -142,6 +175,11 @@ size_t core_explain_lines(const struct core *c, const struct vm *vm, uint64_t no
 		line(&l, "wants more than the buffer holds");
 	if (vm->retry_at_ms != NEVER_MS)
 		line(&l, "its balloon is tried again in %.0f s", seconds_since(vm->retry_at_ms, now_ms));
+	enum host_level pressure = books_pressure_level(books, books->level, x.config, x.host);
+	if (pressure >= LEVEL_SOFT)
+		line(&l, "the host stalls %.0f %% of the time with %llu MiB available: its level is at least %s",
+		     x.host->psi_full_avg10, (unsigned long long)(x.host->mem_available_bytes / MIB),
+		     host_level_name(pressure));
 	if (!vm->needy && vm->greedy_bytes && books->level == LEVEL_HIGH)
 		line(&l, "host level is high: nobody needs what it has too much");
 	return l.n;

@@ -85,6 +85,15 @@ void books_set(struct books *b, const struct core_config *c, const struct book_s
 void books_update(struct books *b, const struct core_config *c, const struct host_sample *host, struct vm *const *vms,
 		  size_t n);
 /* Level with hysteresis from the buffer's fill and the host's own free memory. */
+/*
+ * What the host's own pressure asks for, HIGH where nothing: it is short (available below its reserve), all that runs
+ * stalls (/proc/pressure/memory, full avg10, sustained by its averaging), and VMs are the cause: with what is free they
+ * have the whole pool. Where others have eaten into the pool, squeezing VMs for them is left to the rule of half the
+ * reserve. SOFT from 10 %, HARD from 30 %: systemd-oomd kills at 60 %, and VMs should have given before. Each is left
+ * at half of that.
+ */
+enum host_level books_pressure_level(const struct books *b, enum host_level before, const struct core_config *c,
+				     const struct host_sample *host);
 enum host_level books_level(const struct books *b, enum host_level before, const struct core_config *c,
 			    const struct host_sample *host);
 /* Memory that may be granted now: the buffer, but never more than the host really has free. */

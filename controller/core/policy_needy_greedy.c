@@ -46,20 +46,44 @@ static size_t needy_first(struct plan *p)
 	return needy;
 }
 
+#define HELPING_LEAST_BYTES (128 * MIB) /* most of a buffer, half of its size: whichever is less */
+
 /*
- * How much a needy VM needs cannot be known; it is found by giving. The first helping is half of its size, or twice
- * what it has just swapped where that is more, or most of a full buffer as far as that does not double it: the buffer
- * is there for this, and a guest whose own swap is full kills something within a second. It doubles with every round
- * that did not end the need. What was too much is greedy soon, and comes back.
+ * What to give somebody of whom only is known that nothing is left: up to where its demand went the last time that it
+ * was above its size, and twice what it has just grown, because growth that was cut off goes on while this is given.
+ * A guest whose own swap is full kills something within a second, so that it is not
+ * little. As much of that as there is little left.
+ */
+static uint64_t blind_helping(const struct plan *p, const struct vm *vm)
+{
+	uint64_t size = vm_size_bytes(vm), low = vm_low_usable_bytes(vm);
+	uint64_t least =
+		min_u64(max_u64(p->books->buffer_target_bytes / 4 * 3, size / 2), min_u64(size, HELPING_LEAST_BYTES));
+	uint64_t above = vm_past_above_bytes(vm, add_sat_u64(size, size / 64));
+	uint64_t guess = max_u64(above ? above - size : 0, 2 * max_u64(vm->grown_bytes, vm->surge_bytes));
+	uint64_t helping = max_u64(add_sat_u64(guess, 2 * low), least);
+	if (vm->usable_ms == vm->needy_sign_ms && vm->usable_bytes < low)
+		helping = mul_div_u64(helping, low - vm->usable_bytes, low);
+	return max_u64(helping, 2 * low);
+}
+
+/*
+ * How much a needy VM needs cannot be known; it is found by giving. While all that is known is that nothing is left,
+ * a guess; once it has swapped, twice of what it swapped less what it was given since. Each helping after the second
+ * that did not end the need is doubled. What was too much is greedy soon, and comes back.
  */
 static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
 {
-	uint64_t size = vm_size_bytes(vm);
-	uint64_t potential = sub_sat_u64(vm_max_bytes(vm), size);
-	uint64_t helping = max_u64(size / 2, vm->guest_swap_delta_bytes * 2);
-	helping = max_u64(helping, min_u64(size, p->books->buffer_target_bytes / 4 * 3));
-	helping = max_u64(helping, sub_sat_u64(vm->need_bytes, vm_size_bytes(vm)));
-	unsigned rounds = vm->needy_rounds < 8 ? vm->needy_rounds : 8;
+	uint64_t potential = sub_sat_u64(vm_max_bytes(vm), vm_size_bytes(vm));
+	uint64_t swapped = vm->has_guest_rates ? vm->guest_swap_delta_bytes : 0, helping;
+	if (swapped) {
+		bool just = vm->needy_rounds && p->now_ms - vm->grow_ms < 2 * p->config->interval_ms;
+		helping = sub_sat_u64(2 * swapped, just ? vm->helping_bytes : 0);
+		helping = add_sat_u64(max_u64(helping, swapped / 2), 2 * vm_low_usable_bytes(vm));
+	} else {
+		helping = blind_helping(p, vm);
+	}
+	unsigned rounds = min_u64(sub_sat_u64(vm->needy_rounds, 1), 8);
 	return min_u64(mul_div_u64(helping, UINT64_C(1) << rounds, 1), potential);
 }
 
@@ -153,14 +177,15 @@ static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 	return serve_rest(p, needy, only, available);
 }
 
-/* Under half of its headroom is left. */
+/* Under a quarter of its headroom is left. */
 static bool tight(const struct vm *vm)
 {
-	uint64_t least = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 2);
+	uint64_t least = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4);
 	return granted_size(vm) < min_u64(least, vm_max_bytes(vm)) && vm->demand_confidence >= 0.5;
 }
 
-/* Not swapping yet, but tight: grown to its need before it hurts, while the buffer is half full. */
+/* Not swapping yet, but tight: grown before it hurts, while the buffer is half full, by no more than that it is not
+ * tight again soon: what it does not use was moved for nothing. */
 static void serve_tight(struct plan *p, size_t first, uint64_t *available)
 {
 	size_t n = 0;
@@ -174,14 +199,15 @@ static void serve_tight(struct plan *p, size_t first, uint64_t *available)
 		uint64_t size = granted_size(vm);
 		if (vm->pinned_bytes || !tight(vm))
 			continue;
-		uint64_t want = sub_sat_u64(
-			min_u64(add_sat_u64(vm->need_bytes, vm->headroom_bytes / 2), vm_max_bytes(vm)), size);
+		uint64_t enough = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4 * 3);
+		uint64_t want =
+			sub_sat_u64(min_u64(max_u64(enough, vm_min_bytes(vm, p->config)), vm_max_bytes(vm)), size);
 		uint64_t got = min_u64(want, sub_sat_u64(*available, keep));
 		if (got < vm_dead_band_bytes(vm, p->config)) {
 			vm->bounds |= BOUND_BUFFER;
 			continue;
 		}
-		give(p, vm, got, available, "less than half of its headroom is left");
+		give(p, vm, got, available, "less than a quarter of its headroom is left");
 	}
 }
 
@@ -267,15 +293,28 @@ static bool may_give(struct vm *vm, const struct plan *p, const struct need *nee
 }
 
 /*
- * How much a VM can give in a pass. 1: what neither demand nor headroom justifies. 2 (hard): of its headroom, a part
- * that does not make it tight. 3 (low, host out of memory): down to its minimum, because a host out of memory kills
- * somebody.
+ * Who is greedy is a matter of the time looked at: first what nobody has used for a day is taken, then for an hour …
+ * What was used lately is wanted again soonest: to take the least recently used is the best that is known without
+ * foresight, and each byte not taken from somebody who wants it back is moved twice less. Milliseconds.
  */
-static uint64_t can_give(const struct vm *vm, const struct plan *p, unsigned pass)
+static const uint64_t look_back_ms[] = {UINT64_MAX, 86400000, 6 * 3600000, 3600000, 600000, 60000, 0};
+
+static uint64_t used_lately(const struct vm *vm, uint64_t now_ms, uint64_t look_back)
+{
+	return look_back ? vm_past_peak_bytes(vm, sub_sat_u64(now_ms, look_back)) : 0;
+}
+
+/*
+ * How much a VM can give in a pass. 1: what neither demand, headroom nor recent use justifies. 2 (hard): of its
+ * headroom, a part that does not make it tight. 3 (low, host out of memory): down to its minimum, because a host out of
+ * memory kills somebody.
+ */
+static uint64_t can_give(const struct vm *vm, const struct plan *p, unsigned pass, uint64_t look_back)
 {
 	uint64_t size = min_u64(coming_size(vm), vm->plan_bytes), min = vm_min_bytes(vm, p->config);
 	uint64_t tight = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 8 * 5);
-	uint64_t floor = pass == 1 ? vm->need_bytes : pass == 2 ? min_u64(vm->need_bytes, tight) : min;
+	uint64_t lately = used_lately(vm, p->now_ms, look_back);
+	uint64_t floor = pass == 1 ? max_u64(vm->need_bytes, lately) : pass == 2 ? min_u64(vm->need_bytes, tight) : min;
 	floor = max_u64(max_u64(floor, min), vm_shrink_floor_bytes(vm, p->ctx));
 	return sub_sat_u64(size, floor);
 }
@@ -293,13 +332,13 @@ static void take(struct vm *vm, uint64_t bytes, uint64_t can, unsigned pass, boo
 }
 
 /* Returns what is left of the shortage. */
-static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, const struct need *need)
+static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, uint64_t look_back, const struct need *need)
 {
 	double total = 0;
 	for (size_t i = 0; i < p->n; i++) {
 		struct vm *vm = p->vms[i];
 		if (may_give(vm, p, need))
-			total += (double)can_give(vm, p, pass) * 100 / vm->facts.policy.weight;
+			total += (double)can_give(vm, p, pass, look_back) * 100 / vm->facts.policy.weight;
 	}
 	if (total <= 0)
 		return shortage;
@@ -308,7 +347,7 @@ static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, cons
 		struct vm *vm = p->vms[i];
 		if (!may_give(vm, p, need))
 			continue;
-		uint64_t can = can_give(vm, p, pass);
+		uint64_t can = can_give(vm, p, pass, look_back);
 		double part = (double)can * 100 / vm->facts.policy.weight / total;
 		uint64_t bytes = add_sat_u64(share_of(shortage, part), 1);
 		/* Less than the dead band would not be taken at all, and many small shares would never fill a buffer.
@@ -324,12 +363,16 @@ static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, cons
 	return left;
 }
 
-/* Free memory of the host itself, below half of its reserve: books may be right and the host short all the same. */
+/* Free memory of the host itself, below half of its reserve, or below all of it while it stalls: books may be right and
+ * the host short all the same. */
 static uint64_t host_shortage_bytes(const struct plan *p)
 {
-	uint64_t least = p->config->reserve_bytes / 4 * 3;
-	return p->host->has_memory && p->books->level >= LEVEL_HARD ? sub_sat_u64(least, p->host->mem_available_bytes)
-								    : 0;
+	const struct books *b = p->books;
+	bool stalls = books_pressure_level(b, b->level, p->config, p->host) >= LEVEL_SOFT;
+	uint64_t least = stalls ? p->config->reserve_bytes : p->config->reserve_bytes / 4 * 3;
+	return p->host->has_memory && (stalls || b->level >= LEVEL_HARD)
+		       ? sub_sat_u64(least, p->host->mem_available_bytes)
+		       : 0;
 }
 
 /* A nearly full buffer is full: small refills would only move memory to and fro. */
@@ -359,22 +402,24 @@ static void reclaim(struct plan *p, size_t needy, uint64_t unmet)
 	in_order(p, needy);
 	const struct need need = {.hurry = books->level >= LEVEL_HARD, .rescue = unmet > 0};
 	uint64_t left = shortage;
-	for (unsigned round = 0; round < 3 && left > MIB; round++)
-		left = take_pass(p, left, 1, &need);
+	for (size_t i = 0; i < ARRAY_SIZE(look_back_ms) && left > MIB; i++)
+		left = take_pass(p, left, 1, look_back_ms[i], &need);
+	if (left > MIB)
+		left = take_pass(p, left, 1, 0, &need); /* where shares were too small, the greediest give the rest */
 	if (!need.hurry || left <= MIB)
 		return;
 	/* Headroom is worth more than a full buffer: it is taken only to leave this level, or for somebody in need. */
 	uint64_t spare = host_short ? 0 : target / 5 * 3, taken = shortage - left;
 	uint64_t wanted = sub_sat_u64(left, spare);
 	if (wanted > MIB)
-		taken += wanted - take_pass(p, wanted, 2, &need);
+		taken += wanted - take_pass(p, wanted, 2, 0, &need);
 	/* Memory in use is taken only where the host has really run out of it, not for what was merely promised. */
 	uint64_t out = host_short;
 	if (!p->host->has_memory)
 		out = saturate((__int128)books->resident_bytes - books->pool_bytes - coming);
 	uint64_t breach = min_u64(out, saturate(max_i128(-buffer, host_short) - taken));
 	if (books->level == LEVEL_LOW && breach > MIB)
-		take_pass(p, breach, 3, &need);
+		take_pass(p, breach, 3, 0, &need);
 }
 
 static void needy_greedy_plan(struct plan *p)
@@ -402,7 +447,7 @@ static bool wishes(const struct vm *vm, const struct core_config *config)
 
 static bool at_ease(const struct books *b)
 {
-	return b->level < LEVEL_HARD && full(b->buffer_bytes, b);
+	return b->level == LEVEL_HIGH && full(b->buffer_bytes, b);
 }
 
 const struct policy_ops policy_needy_greedy = {

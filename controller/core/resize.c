@@ -23,11 +23,13 @@ static bool balloon_reachable(const struct vm *vm, const struct vm_ctx *x, bool 
 	return growing ? vm->facts.has_balloon && !vm->quarantined : vm_balloon_allowed(vm, x->config);
 }
 
-/* Known not to deliver: asked, but not waited for. */
-static bool balloon_hopeless(const struct vm *vm, bool growing)
+/* Known not to deliver: asked, but not waited for. One that is due again, where no limit can take its part, is waited
+ * for: else the same shrink would begin and end with every event. */
+static bool balloon_hopeless(const struct vm *vm, const struct vm_ctx *x, bool growing)
 {
+	bool due = x->now_ms >= vm->retry_at_ms, limit = vm_limit_allowed(vm, x) && x->now_ms >= vm->limit_hold_ms;
 	return vm->health == BALLOON_ABSENT || vm->health == BALLOON_INHIBITED ||
-	       (vm->health == BALLOON_STALLED && !growing && vm->target_bytes < vm->floor_bytes);
+	       (vm->health == BALLOON_STALLED && !growing && vm->target_bytes < vm->floor_bytes && (limit || !due));
 }
 
 /*
@@ -36,7 +38,7 @@ static bool balloon_hopeless(const struct vm *vm, bool growing)
  */
 void resize_watch_balloon(struct vm *vm, struct vm_ctx *x, bool growing, bool retry)
 {
-	if (x->config->observe || !balloon_reachable(vm, x, growing) || (!retry && balloon_hopeless(vm, growing))) {
+	if (x->config->observe || !balloon_reachable(vm, x, growing) || (!retry && balloon_hopeless(vm, x, growing))) {
 		vm->op_ms = NEVER_MS;
 		return;
 	}
@@ -398,6 +400,8 @@ void vm_limit_result(struct vm *vm, struct vm_ctx *x, int code, uint64_t limit_b
 		vm->limit_known = true;
 		vm->limit_bytes = lower_ok && raise_ok ? vm->limit_asked_bytes : limit_bytes;
 		vm->limit_ours &= vm->limit_bytes != LIMIT_NONE;
+		if (vm->limit_bytes < before)
+			vm->lowered_ms = x->now_ms;
 	}
 	if (vm->state == VM_GROWING_LIMIT ? !raise_ok : !lower_ok) {
 		if (vm->state == VM_GROWING_LIMIT || vm->state == VM_SHRINKING_LIMIT)
@@ -421,14 +425,9 @@ static void watch_drift(struct vm *vm, struct vm_ctx *x)
 {
 	/* A sample from before the answer still shows the old limit. */
 	bool newer = !vm->limit_asked_bytes || vm->sample_ms > vm->limit_result_ms;
-	if (vm->limit_pending || !vm->has_sample || !vm->sample.has_memory || !newer)
+	if (vm->limit_pending || !vm->limit_known || !vm->has_sample || !vm->sample.has_memory || !newer)
 		return;
 	uint64_t seen = vm->sample.limit_bytes;
-	if (!vm->limit_known) {
-		vm->limit_known = true;
-		vm->limit_bytes = seen;
-		return;
-	}
 	uint64_t off = seen > vm->limit_bytes ? seen - vm->limit_bytes : vm->limit_bytes - seen;
 	if (off <= LIMIT_TOLERANCE_BYTES)
 		return;

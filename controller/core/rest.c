@@ -7,7 +7,7 @@ static bool settled(const struct vm *vm)
 	bool reopens = vm->limit_ours && vm->limit_asked_bytes == LIMIT_NONE && vm->limit_bytes != LIMIT_NONE;
 	return vm->state == VM_STEADY && !vm->needy && vm->op_ms == NEVER_MS && !vm->balloon_pending &&
 	       !vm->limit_pending && !reopens && vm->surge_bytes == 0 && vm_balloon_works(vm) && !vm->double_swap &&
-	       vm->double_swap_signs == 0;
+	       vm->double_swap_signs == 0 && vm->faulting_ms == NEVER_MS && vm->limit_known;
 }
 
 /* What was seen last is from after the last change: rules that wait for such a look have had it. */
@@ -46,17 +46,26 @@ bool vm_same_stats(const struct vm *vm, const struct guest_stats *s, uint64_t no
 	       vm_hidden_bytes(vm, now_ms) == vm->hidden_bytes;
 }
 
+/* Nothing was counted for so long that its rates are known and nothing, and stay so. */
+static bool same_counters(const struct vm *vm, const struct vm_host_sample *s)
+{
+	const struct host_counters *from = &vm->counters_from, *next = &vm->counters_next;
+	return vm->has_lasting_faults && s->has_major_faults && vm->has_refault_rate == s->has_refaults &&
+	       vm->has_stall == s->has_psi && s->major_faults == from->major_faults &&
+	       s->major_faults == next->major_faults &&
+	       (!s->has_refaults || (s->refaults == from->refaults && s->refaults == next->refaults)) &&
+	       (!s->has_psi || (s->psi_some_us == from->psi_some_us && s->psi_some_us == next->psi_some_us)) &&
+	       vm->lasting_faults_per_s == 0 && vm->host_refaults_per_s == 0 && vm->stall_share == 0;
+}
+
 bool vm_same_sample(const struct vm *vm, const struct vm_host_sample *s, uint64_t now_ms)
 {
 	const struct vm_host_sample *o = &vm->sample;
 	bool same = s->has_memory == o->has_memory && s->resident_bytes == o->resident_bytes &&
 		    s->swapped_bytes == o->swapped_bytes && s->limit_bytes == o->limit_bytes &&
-		    s->under_oom == o->under_oom && s->has_major_faults && o->has_major_faults &&
-		    s->major_faults == o->major_faults && s->has_refaults == o->has_refaults &&
-		    s->refaults == o->refaults && !s->has_overhead;
-	bool rates = vm->has_host_rates && vm->host_faults_per_s == 0 && vm->host_faults_before_per_s == 0 &&
-		     vm->host_refaults_per_s == 0;
-	return same && rates && now_ms - vm->sample_ms >= SAMPLE_APART_MS;
+		    s->under_oom == o->under_oom && s->major_faults == o->major_faults && !s->has_overhead;
+	bool rates = vm->has_host_rates && vm->host_faults_per_s == 0 && vm->host_faults_before_per_s == 0;
+	return same && rates && same_counters(vm, s) && now_ms - vm->sample_ms >= SAMPLE_APART_MS;
 }
 
 void vm_note_stats(struct vm *vm, const struct guest_stats *s, uint64_t now_ms)
@@ -73,5 +82,6 @@ void vm_note_sample(struct vm *vm, const struct vm_host_sample *s, uint64_t now_
 {
 	vm->sample = *s;
 	vm->sample_ms = now_ms;
+	vm_take_counters(vm, s, now_ms);
 	vm_note_surge(vm, now_ms);
 }

@@ -47,6 +47,16 @@ enum vm_bound {
 	BOUND_DEAD_BAND = 64
 };
 
+/* Counters of a host sample, kept as the beginning of a rate. Unknown ones are 0. */
+struct host_counters {
+	uint64_t ms; /* 0 = none */
+	bool has_major_faults, has_refaults, has_psi;
+	uint64_t major_faults, refaults, psi_some_us;
+};
+
+/* Levels of its past demand that are kept of a VM: see vm_past_peak_bytes(). */
+#define PAST_LEVELS 12
+
 #define POLICY_SAMPLES 10 /* MOM's sample-history-length */
 
 /*
@@ -120,7 +130,12 @@ struct vm {
 	bool has_guest_rates, has_host_rates;
 	double guest_swap_in_per_s, guest_swap_out_per_s; /* bytes */
 	uint64_t guest_swap_delta_bytes;		  /* in + out between the last two statistics */
-	double host_faults_per_s, host_faults_before_per_s, host_refaults_per_s;
+	double host_faults_per_s, host_faults_before_per_s;
+	uint64_t faulting_ms; /* significant faults since then; NEVER_MS = there are none */
+	struct host_counters counters_from, counters_next; /* begin of the rates below, and of those to come */
+	bool has_lasting_faults, has_refault_rate, has_stall;
+	double lasting_faults_per_s, host_refaults_per_s; /* over 3 to 6 s, see demand.c */
+	double stall_share;				  /* 0..1: some task of it waited for memory */
 	uint64_t rate_stats_ms, rate_sample_ms;
 
 	/* --- between two statistics: what became present since the last ones, see demand.c --- */
@@ -136,15 +151,20 @@ struct vm {
 	uint64_t used_bytes, used_ms;		    /* last that the guest's own account made sense; NEVER_MS = never */
 	uint64_t blind_until_ms;		    /* the guest's word is awaited: nothing is taken before */
 	uint64_t growth_from_bytes, growth_from_ms; /* demand at the last statistics */
+	uint64_t grown_bytes;			    /* from the statistics before to those */
 	double growth_mean_bytes_per_s, growth_dev_bytes_per_s;
 	uint64_t headroom_bytes, need_bytes, greedy_bytes;
+	/* what it used once and when it used so much last: heights fall and times rise from [0] on */
+	uint64_t past_bytes[PAST_LEVELS], past_ms[PAST_LEVELS], past_n;
+	uint64_t usable_bytes, usable_ms; /* left at the last sign of need that it had too little; NEVER_MS = never */
 	uint64_t host_floor_bytes,
 		host_floor_until_ms; /* size at which the host last saw it fault: not below until then */
 	bool needy;
 	uint64_t needy_since_ms, needy_sign_ms;
-	unsigned needy_rounds; /* growths that did not end it */
-	double need_score;     /* weighted; orders the needy */
-	unsigned rank;	       /* 1 = neediest; 0 = not needy */
+	unsigned needy_rounds;	/* growths that did not end it */
+	uint64_t helping_bytes; /* the last of them */
+	double need_score;	/* weighted; orders the needy */
+	unsigned rank;		/* 1 = neediest; 0 = not needy */
 	char needy_why[80];
 
 	/* --- target and how it is being reached --- */
@@ -159,6 +179,7 @@ struct vm {
 	uint32_t balloon_seq, limit_seq;
 	unsigned limit_failures;
 	uint64_t limit_sent_ms, limit_result_ms, balloon_sent_ms;
+	uint64_t lowered_ms;		      /* when its limit last went down; 0 = never */
 	uint64_t limit_hold_ms;		      /* no new try by limit before: the last one came to nothing */
 	uint64_t progress_ms, progress_bytes; /* of residency while the limit is lowered */
 	uint64_t limit_drift_ms;
@@ -311,15 +332,35 @@ void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_ho
 /* Its parts: statistics came; a look at its residency came, that is in the sample already. */
 void vm_surge_begins(struct vm *vm, uint64_t now_ms);
 void vm_note_surge(struct vm *vm, uint64_t now_ms);
+/* Part of vm_take_sample(): counters of the cgroup and their rates over some seconds. */
+void vm_take_counters(struct vm *vm, const struct vm_host_sample *s, uint64_t now_ms);
 bool vm_surge_visible(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
+/*
+ * The host's signs of need, each as a multiple of what is significant: 1 and more is need. 0 where the VM is not at its
+ * limit or the sign is unknown. Thresholds: needy_faults; eight refaults for each such fault (readahead); needy_stall.
+ */
+struct host_signs {
+	bool at_limit;
+	bool cold; /* faults with hardly any refaults after its limit went down: not counted for a while */
+	double faults, refaults, stall;
+};
+struct host_signs vm_host_signs(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
 void vm_estimate(struct vm *vm, struct vm_ctx *x); /* demand, headroom, need, greedy, needy */
+/* What vm_estimate() keeps of a look that showed the same use. */
+void vm_note_use(struct vm *vm, uint64_t now_ms);
 /* The same for a VM at rest (rest.h) after statistics that said nothing new. Returns whether only times and its
- * decaying growth changed; otherwise its rest is over. */
+ * decaying growth changed; otherwise its estimates. */
 bool vm_estimate_again(struct vm *vm, struct vm_ctx *x);
 #define DEMAND_DECAY_MS 10000 /* falling demand is believed after this; rising at once */
 #define SAMPLE_APART_MS 100   /* two looks nearer to each other say nothing of a rate */
 /* RAM that the guest's kernel keeps from its own total, as far as it shows now. */
 uint64_t vm_hidden_bytes(const struct vm *vm, uint64_t now_ms);
+/* The most it has used from since_ms on by its own account; 0 where nothing of that time is known. */
+uint64_t vm_past_peak_bytes(const struct vm *vm, uint64_t since_ms);
+/* Where its demand went the last time that it was above `bytes`; 0 = it never was, or that is forgotten. */
+uint64_t vm_past_above_bytes(const struct vm *vm, uint64_t bytes);
+/* Usable memory so low that the guest is about to reclaim in earnest. */
+uint64_t vm_low_usable_bytes(const struct vm *vm);
 void vm_watch_double_swap(struct vm *vm, struct vm_ctx *x); /* once a tick */
 void vm_forget_signals(struct vm *vm); /* after a reboot or resume: nothing from the guest is believed */
 

@@ -86,6 +86,8 @@ const struct config_key config_keys[] = {
 	 FIELD(core.needy_swap_bytes_per_s), RANGE(1, TIB)},
 	{"policy", "needy_faults", "major faults of a QEMU per second that make its VM needy", CONFIG_RATE,
 	 FIELD(core.needy_faults_per_s), RANGE(0.1, 1e6)},
+	{"policy", "needy_stall", "share of time that a VM at its limit waits for memory and that makes it needy",
+	 CONFIG_SHARE, FIELD(core.needy_stall), RANGE(0.001, 1)},
 	{"balloon", "enabled", "may balloons be used", CONFIG_BOOL, FIELD(core.balloon_enabled), NO_RANGE},
 	{"balloon", "min_speed", "bytes per second; a balloon that is slower has stalled", CONFIG_BYTES,
 	 FIELD(core.min_speed_bytes_per_s), RANGE(4096, TIB)},

@@ -65,7 +65,7 @@ static void call_gone(struct varlink_call *call, void *conn_user)
 	if (!p)
 		return;
 	p->call = NULL;
-	if (p->kind != WAIT_JOB && p->kind != WAIT_MEMBER)
+	if (p->kind != WAIT_JOB && p->kind != WAIT_MEMBER && p->kind != WAIT_LIST)
 		pending_free(p);
 }
 
@@ -125,6 +125,7 @@ static void client_cb(struct ev_loop *loop, ev_io *w, int revents)
 	struct client *k = w->data;
 	struct memoc_err err = {""};
 	int r = 0;
+	k->control->daemon->wakeups[WAKEUP_CLIENT]++;
 	if (revents & EV_WRITE)
 		r = varlink_conn_writable(k->conn, &err);
 	if (r >= 0 && (revents & EV_READ))
@@ -210,6 +211,7 @@ static void accept_failed(struct control *c)
 static void listen_cb(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct control *c = w->data;
+	c->daemon->wakeups[WAKEUP_CLIENT]++;
 	for (unsigned i = 0; i < 16; i++) { /* a flood of connects must not hold up the rest */
 		int fd = accept4(w->fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 		if (fd < 0) {

@@ -19,19 +19,15 @@ struct pending {
 	struct pending *next;
 	struct daemon *daemon;
 	struct varlink_call *call; /* NULL: the client has left */
-	enum { WAIT_EVENTS = 1, WAIT_SIZE, WAIT_DRAIN, WAIT_JOB, WAIT_MEMBER } kind;
+	enum { WAIT_EVENTS = 1, WAIT_SIZE, WAIT_DRAIN, WAIT_JOB, WAIT_MEMBER, WAIT_LIST } kind;
 	vm_id vm; /* 0: all */
 	uint64_t from_bytes, target_bytes;
-	ev_timer timer; /* WAIT_SIZE, WAIT_DRAIN: no longer than this */
-	/* WAIT_EVENTS */
-	char filter_uuid[UUID_TEXT_LEN + 1];
-	char filter_name[DOMXML_NAME_MAX];
+	ev_timer timer;			   /* WAIT_SIZE, WAIT_DRAIN, WAIT_LIST: no longer than this */
+	bool all;			   /* WAIT_LIST: unmanaged ones too */
+	char filter_name[DOMXML_NAME_MAX]; /* WAIT_EVENTS: of this VM; WAIT_JOB: the VM's name, for messages */
 	/* WAIT_MEMBER: what to do once the caller is known to be allowed; the parameters live as long as the call */
 	varlink_method_fn *allowed;
 	const struct json *parameters;
-	/* WAIT_JOB */
-	struct vmpolicy policy;
-	bool live;
 };
 
 struct control {
@@ -55,12 +51,14 @@ void pending_free(struct pending *p); /* unlinks */
 
 /* show.c */
 void show_vm(struct json_writer *w, const char *key, struct daemon *d, const struct entry *e);
+/* One that is defined and off: what its persistent XML says. */
+void show_vm_off(struct json_writer *w, const char *key, struct daemon *d, const struct dom_facts *facts);
 void show_vm_details(struct json_writer *w, struct daemon *d, const struct entry *e);
 void show_host(struct json_writer *w, struct daemon *d);
 void show_event(struct json_writer *w, const char *key, const struct ring_event *e);
 void show_explain(struct json_writer *w, struct daemon *d, const struct entry *e);
-void show_policy(struct json_writer *w, const char *key, struct daemon *d, const struct entry *e,
-		 const struct vmpolicy *p, const char *source);
+void show_policy(struct json_writer *w, const char *key, struct daemon *d, const struct dom_facts *facts,
+		 const char *source);
 
 /* methods.c */
 void methods_waiting(struct pending *p); /* may answer and free it */

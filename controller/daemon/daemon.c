@@ -15,13 +15,6 @@
 #include <systemd/sd-daemon.h>
 #include <time.h>
 
-uint64_t now_ms(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* ---- stepping the core ---- */
 
 static void arm_wake(struct daemon *d)
@@ -109,6 +102,7 @@ static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct daemon *d = w->data;
 	struct event ev = {.type = EVENT_TICK};
+	d->wakeups[WAKEUP_TICK]++;
 	poll_samples(d);
 	if (proc_host_read(d->proc_host, &ev.host) < 0)
 		ev.host = *core_host(d->core); /* what was read last is nearer the truth than nothing */
@@ -134,12 +128,26 @@ static void arm_watchdog(struct daemon *d)
 
 static void wake_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
-	daemon_post(w->data, (struct event){.type = EVENT_TIMER});
+	struct daemon *d = w->data;
+	d->wakeups[WAKEUP_TIMER]++;
+	daemon_post(d, (struct event){.type = EVENT_TIMER});
 }
 
 static void state_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
-	keep_write(w->data);
+	struct daemon *d = w->data;
+	d->wakeups[WAKEUP_STATE_FILE]++;
+	keep_write(d);
+}
+
+/* Once a turn, after sleeping: memocd is to sleep unless there is something to do, and says how often it did not. */
+static void invoke_cb(struct ev_loop *loop)
+{
+	struct daemon *d = ev_userdata(loop);
+	d->loop_wakeups++;
+	if (!ev_pending_count(loop))
+		d->loop_for_nothing++;
+	ev_invoke_pending(loop);
 }
 
 static void term_cb(struct ev_loop *loop, ev_signal *w, int revents)
@@ -214,8 +222,8 @@ static void reload_cb(struct ev_loop *loop, ev_signal *w, int revents)
 
 static void overdue(void *lane_user, bool flag)
 {
-	struct entry *e = lane_user;
-	if (e->in_core)
+	struct entry *e = lane_user; /* NULL: of VMs that are off */
+	if (e && e->in_core)
 		daemon_post(e->daemon, (struct event){.type = EVENT_VM_QUARANTINE, .vm = e->id, .flag = flag});
 }
 
@@ -283,6 +291,8 @@ static int open_core(struct daemon *d, struct memoc_err *err)
 		r = workpool_new(d->loop, "virt", VIRT_THREADS, VIRT_THREADS_MAX, VIRT_OVERDUE_MS, jobs_worker_fini,
 				 overdue, &d->virt_pool);
 	if (r == 0)
+		r = work_lane_new(d->virt_pool, NULL, &d->off_lane);
+	if (r == 0)
 		r = workpool_new(d->loop, "kernel", KERNEL_THREADS, KERNEL_THREADS_MAX, KERNEL_OVERDUE_MS, NULL,
 				 overdue_kernel, &d->kernel_pool);
 	if (r == 0)
@@ -347,6 +357,7 @@ static void close_daemon(struct daemon *d)
 	if (started)
 		keep_now(d);
 	entries_free(d);
+	work_lane_free(d->off_lane);
 	state_clear(&d->remembered);
 	d->ring = ring_free(d->ring);
 	d->core = core_free(d->core);
@@ -360,7 +371,7 @@ static void close_daemon(struct daemon *d)
 
 int daemon_run(const struct options *options, struct memoc_err *err)
 {
-	struct daemon d = {.options = options, .lock_fd = -1, .started_ms = now_ms()};
+	struct daemon d = {.options = options, .lock_fd = -1, .started_ms = now_ms(), .list_again_ms = NEVER_MS};
 	/* Few arenas and prompt trimming: memocd's own memory is part of what it saves (8 MiB at most). */
 	mallopt(M_ARENA_MAX, 2);
 	signal(SIGPIPE, SIG_IGN);
@@ -372,6 +383,8 @@ int daemon_run(const struct options *options, struct memoc_err *err)
 		r = open_core(&d, err);
 	if (r == 0) {
 		start_watchers(&d);
+		ev_set_userdata(d.loop, &d);
+		ev_set_invoke_pending_cb(d.loop, invoke_cb);
 		if (d.remembered.hold_all)
 			daemon_post(&d, (struct event){.type = EVENT_VM_HOLD, .flag = true});
 		struct log_fields fields = {.message_id = MSG_DAEMON_READY};

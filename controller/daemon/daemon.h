@@ -9,9 +9,11 @@
 #include <ev.h>
 #include <stdatomic.h>
 
+#include "common/clock.h"
 #include "common/log.h"
 #include "controller/core/core.h"
 #include "controller/daemon/config.h"
+#include "controller/daemon/policy_edit.h"
 #include "controller/daemon/ring.h"
 #include "controller/daemon/state.h"
 #include "controller/host/cgroup.h"
@@ -21,6 +23,17 @@
 
 struct control;
 struct recorder;
+
+/* Why the loop woke up; names in show.c. */
+enum wakeup {
+	WAKEUP_TICK,
+	WAKEUP_TIMER,	   /* the core's own: a deadline, a retry */
+	WAKEUP_STATISTICS, /* a VM's statistics are due */
+	WAKEUP_RESIDENCY,  /* between two ticks, poll.c */
+	WAKEUP_STATE_FILE,
+	WAKEUP_CLIENT,
+	WAKEUP_END
+};
 
 /* What the command line says; pointers live as long as the program. */
 struct options {
@@ -52,6 +65,7 @@ struct entry {
 	struct dom_facts facts; /* from the hook at first, then from the live XML */
 	bool has_xml;		/* facts are from the XML */
 	bool in_core, running, running_told;
+	bool paused;	   /* last said to be; the core hears it as soon as the VM is in it */
 	bool stop_told;	   /* someone says it stopped while its process seems to live: libvirt is being asked */
 	bool save_running; /* MIGRATION seen: poll the job */
 	enum vm_origin origin;
@@ -63,6 +77,9 @@ struct entry {
 	struct work_lane *virt_lane, *kernel_lane;
 	uint64_t limit_seen_bytes;
 	uint64_t read_ms, overhead_due_ms, checked_ms;
+	unsigned run_events;	   /* libvirt's events of running and pausing: an older look says nothing then */
+	uint64_t inspect_again_ms; /* when to inspect it again, after a failure; NEVER_MS = no need */
+	struct memoc_err virt_err; /* last failure of that, "" = none: told once */
 	uint64_t usage_seen_bytes; /* charged to its cgroup when the core last heard of it */
 	uint64_t last_update_s;
 	unsigned unchanged_reads, phase_reads;
@@ -86,14 +103,18 @@ struct daemon {
 	vm_id next_id;
 	struct virt_events *link;
 	struct workpool *virt_pool, *kernel_pool, *house_pool; /* libvirt; cgroups and procfs; memocd's own affairs */
+	struct work_lane *off_lane;			       /* in virt_pool: for VMs without an entry */
 	struct proc_host *proc_host;
 	enum cgroup_version cgroup_version;
 	struct ring *ring;
 	struct recorder *recorder;
 	struct state remembered; /* of the last memocd, until each VM has taken its own */
 	bool state_dirty, state_writing;
+	uint64_t list_again_ms; /* when to ask libvirt again for all VMs, after a failure; NEVER_MS = no need */
 	int lock_fd;
 	struct control *control;
+	uint64_t wakeups[WAKEUP_END];		 /* callbacks, ever */
+	uint64_t loop_wakeups, loop_for_nothing; /* turns of the loop, and those of them in which nothing was due */
 	ev_timer tick_timer, wake_timer, watch_timer, state_timer, watchdog_timer;
 	ev_signal sig_term, sig_int, sig_hup;
 	uint64_t started_ms;
@@ -102,7 +123,6 @@ struct daemon {
 
 /* ---- daemon.c ---- */
 int daemon_run(const struct options *options, struct memoc_err *err); /* exit status of the program */
-uint64_t now_ms(void);						      /* CLOCK_MONOTONIC; any thread */
 /* Queues an event (its time is set here) and, unless that is under way already, steps until the queue is empty. */
 void daemon_post(struct daemon *d, struct event ev);
 
@@ -159,21 +179,32 @@ void job_attach(struct entry *e);
 void job_overhead(struct entry *e);
 void job_save_state(struct daemon *d, struct state *s); /* takes over the contents of s */
 void job_watchdog(struct daemon *d);
-/* For control: runs on the VM's libvirt lane; done is called once, on the loop, with the result text (NULL where none).
- */
-typedef void policy_done_fn(void *user, int code, const char *xml, const struct memoc_err *err);
 /*
- * Keys of `policy` to be written, by their place in vmpolicy_keys. The live XML gets `policy` as it is; the persistent
- * XML keeps its own values of the other keys. −EINVAL where the outcome would contradict itself.
+ * For control. What is asked of a VM's policy, and (in done) where it was looked for in the end: with neither live nor
+ * config, get reads the live XML of a VM that runs, set changes that and the persistent one where there is one; of a VM
+ * that is off both use the persistent one.
  */
-struct policy_change {
-	struct vmpolicy policy;
-	uint32_t keys; /* bit i: vmpolicy_keys[i] */
+struct policy_job {
 	bool live, config;
-	bool config_optional; /* a transient domain has no persistent XML */
+	struct policy_keys keys;   /* set only */
+	struct vmpolicy last_good; /* what stands in for a policy that is refused */
 };
-int job_set_policy(struct entry *e, const struct policy_change *change, policy_done_fn *done, void *user);
-int job_get_policy(struct entry *e, bool config, policy_done_fn *done, void *user);
+/*
+ * done is called once, on the loop. code: −ENOENT no such VM; −EHOSTDOWN it is off and live was asked for; −EOPNOTSUPP
+ * it is transient and config was asked for; −EINVAL what set would make contradicts itself; or −errno. facts: as the
+ * XML is now (the live one where both).
+ */
+typedef void policy_done_fn(void *user, int code, const struct policy_job *p, const struct dom_facts *facts,
+			    const struct memoc_err *err);
+/* In the VM's libvirt lane; e NULL: a VM that only libvirt knows, by name or UUID, in the lane of those that are off.
+ */
+int job_set_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+		   policy_done_fn *done, void *user);
+int job_get_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+		   policy_done_fn *done, void *user);
+/* VMs that are defined and off; none where libvirt does not say. */
+typedef void off_done_fn(void *user, const struct dom_facts *off, size_t n);
+int job_list_off(struct daemon *d, off_done_fn *done, void *user);
 /* Is this user in group memoc? NSS may block, so a worker asks. */
 typedef void member_done_fn(void *user, bool member);
 int job_member(struct daemon *d, uid_t uid, gid_t gid, member_done_fn *done, void *user);

@@ -75,6 +75,7 @@ struct entry *entry_get(struct daemon *d, const char *uuid, const char *name, en
 	e->origin = origin;
 	e->limit_seen_bytes = LIMIT_NONE;
 	e->checked_ms = now_ms();
+	e->inspect_again_ms = NEVER_MS;
 	snprintf(e->uuid, sizeof(e->uuid), "%s", uuid);
 	snprintf(e->facts.name, sizeof(e->facts.name), "%s", name);
 	if (work_lane_new(d->virt_pool, e, &e->virt_lane) < 0 ||
@@ -164,6 +165,8 @@ static void enter_core(struct entry *e)
 		e->running_told = true;
 		daemon_post(e->daemon, (struct event){.type = EVENT_VM_RUNNING, .vm = e->id});
 	}
+	if (e->paused)
+		daemon_post(e->daemon, (struct event){.type = EVENT_VM_PAUSED, .vm = e->id});
 }
 
 /* A guest that was here before memocd enters the core with its process known, so that what was remembered can be
@@ -204,6 +207,7 @@ void entry_learn(struct entry *e, const struct dom_facts *facts, bool from_xml)
 void entry_running(struct entry *e)
 {
 	e->running = true;
+	e->paused = false;
 	if (e->in_core) {
 		e->running_told = true;
 		daemon_post(e->daemon, (struct event){.type = EVENT_VM_RUNNING, .vm = e->id});
@@ -227,10 +231,18 @@ void entry_stopped(struct entry *e, const char *why)
 static void check_memory(struct entry *e, const struct attach *a)
 {
 	const struct state_vm *s = state_find(&e->daemon->remembered, e->uuid);
-	if (!s || (s->pid == proc_vm_pid(a->proc) && s->pid_start_ticks == a->start_ticks))
+	struct vm_host_sample now;
+	if (!s)
 		return;
-	e->memory.target_bytes = 0;
-	e->memory.limit_ours = false;
+	if (s->pid != proc_vm_pid(a->proc) || s->pid_start_ticks != a->start_ticks) {
+		e->memory.target_bytes = 0;
+		e->memory.limit_ours = false;
+		return;
+	}
+	/* Killed between its first limit and the next writing of the state: whose else should it be? */
+	if (s->limit_open && !e->daemon->remembered.whole && cgroup_vm_read(a->cgroup, &now) == 0 &&
+	    now.limit_bytes != LIMIT_NONE)
+		e->memory.limit_ours = true;
 }
 
 void entry_attached(struct entry *e, struct attach *a)
@@ -252,6 +264,13 @@ void entry_attached(struct entry *e, struct attach *a)
 	}
 }
 
+static void entry_paused(struct entry *e)
+{
+	e->paused = true;
+	if (e->in_core)
+		daemon_post(e->daemon, (struct event){.type = EVENT_VM_PAUSED, .vm = e->id});
+}
+
 void entry_inspected(struct entry *e, enum virt_run_state state, const struct dom_facts *facts)
 {
 	entry_learn(e, facts, true);
@@ -265,8 +284,7 @@ void entry_inspected(struct entry *e, enum virt_run_state state, const struct do
 		e->running = true; /* it has run: its cgroup is served, its statistics are not asked for */
 		if (!e->attach && !ev_is_active(&e->attach_timer))
 			job_attach(e);
-		if (e->in_core)
-			daemon_post(e->daemon, (struct event){.type = EVENT_VM_PAUSED, .vm = e->id});
+		entry_paused(e);
 		break;
 	case VIRT_INCOMING:
 		if (!e->attach && !ev_is_active(&e->attach_timer))
@@ -318,8 +336,15 @@ static void post_simple(struct entry *e, enum event_type type)
 		daemon_post(e->daemon, (struct event){.type = type, .vm = e->id});
 }
 
+static bool tells_run_state(enum virt_event_type type)
+{
+	return type == VIRT_EVENT_STARTED || type == VIRT_EVENT_STARTED_PAUSED || type == VIRT_EVENT_RESUMED ||
+	       type == VIRT_EVENT_PAUSED;
+}
+
 static void vm_event(struct entry *e, const struct virt_event *ev)
 {
+	e->run_events += tells_run_state(ev->type);
 	switch (ev->type) {
 	case VIRT_EVENT_STARTED:
 	case VIRT_EVENT_RESUMED:
@@ -330,7 +355,8 @@ static void vm_event(struct entry *e, const struct virt_event *ev)
 		job_inspect(e);
 		break;
 	case VIRT_EVENT_PAUSED:
-		post_simple(e, EVENT_VM_PAUSED);
+		entry_paused(e);
+		job_inspect(e); /* one under way may still have seen it run; and it may be new to the core */
 		break;
 	case VIRT_EVENT_STOPPED:
 		/* Its pidfd tells; but this may be news of an earlier life, or the process another libvirtd's (a
@@ -369,8 +395,7 @@ void link_event(const struct virt_event *ev, void *daemon)
 		return;
 	}
 	struct entry *e = entry_by_uuid(d, ev->uuid);
-	bool starts = ev->type == VIRT_EVENT_STARTED || ev->type == VIRT_EVENT_STARTED_PAUSED ||
-		      ev->type == VIRT_EVENT_RESUMED;
+	bool starts = tells_run_state(ev->type) && ev->type != VIRT_EVENT_PAUSED;
 	bool is_new;
 	if (!e && starts) { /* the hook is not installed, or did not get through; QEMU says RESUMED before libvirt says
 			       STARTED */

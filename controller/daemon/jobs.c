@@ -27,6 +27,8 @@ enum {
 	KEY_MIGRATION
 };
 
+#define RETRY_MS 2000 /* after a call to libvirt that failed and has to succeed some day */
+
 struct job {
 	struct daemon *d;
 	vm_id id;
@@ -39,8 +41,11 @@ struct job {
 	uint32_t seq;
 	unsigned seconds;
 	int method;
-	bool flag, config;
-	struct policy_change change;
+	bool flag;
+	unsigned run_events; /* of the entry when this was asked */
+	struct policy_job policy_job;
+	struct dom_facts *off;
+	size_t off_n;
 	struct attach *attach;
 	char *xml;
 	enum virt_run_state run_state;
@@ -52,6 +57,7 @@ struct job {
 	uid_t uid;
 	gid_t gid;
 	policy_done_fn *policy_done;
+	off_done_fn *off_done;
 	member_done_fn *member_done;
 	void *user;
 };
@@ -77,6 +83,7 @@ static void job_free(struct job *j)
 	attach_unref(j->attach);
 	free(j->xml);
 	free(j->list);
+	free(j->off);
 	state_clear(&j->state);
 	free(j);
 }
@@ -123,7 +130,7 @@ static void list_run(void *arg, void **worker)
 	struct job *j = arg;
 	struct virt_conn *c = connection(j, worker);
 	if (c)
-		j->code = virt_list_active(c, &j->list, &j->list_n, &j->err);
+		j->code = virt_list(c, true, &j->list, &j->list_n, &j->err);
 }
 
 static bool listed(const struct job *j, const char *uuid)
@@ -149,8 +156,10 @@ static void list_done(void *arg, bool cancelled)
 {
 	struct job *j = arg;
 	struct daemon *d = j->d;
-	if (!cancelled && j->code < 0)
-		log_warning("cannot list VMs: %s", j->err.text);
+	if (!cancelled && j->code < 0) {
+		log_warning("cannot list VMs, tried again: %s", j->err.text);
+		d->list_again_ms = now_ms() + RETRY_MS;
+	}
 	if (!cancelled && j->code == 0) {
 		for (size_t i = 0; i < j->list_n; i++) {
 			bool is_new;
@@ -174,6 +183,7 @@ static void list_done(void *arg, bool cancelled)
 
 void job_list(struct daemon *d)
 {
+	d->list_again_ms = NEVER_MS;
 	submit(d->virt_pool, NULL, KEY_NONE, list_run, list_done, job_new(d, NULL));
 }
 
@@ -197,6 +207,8 @@ static void lookup_done(void *arg, bool cancelled)
 		if (j->flag)
 			entry_running(e);
 		job_inspect(e);
+	} else if (!cancelled && j->code < 0) { /* it will be in the list */
+		j->d->list_again_ms = now_ms() + RETRY_MS;
 	}
 	job_free(j);
 }
@@ -219,27 +231,44 @@ static void inspect_run(void *arg, void **worker)
 		return;
 	j->code = virt_state(c, j->uuid, &j->run_state, &j->err);
 	if (j->code == 0)
-		j->code = virt_xml(c, j->uuid, &j->xml, &j->err);
+		j->code = virt_xml(c, j->uuid, false, &j->xml, &j->err);
 	if (j->code == 0)
 		j->code = domxml_parse(j->xml, strlen(j->xml), &j->facts, &j->err);
+}
+
+/* What libvirt refused is asked for again with the next inspection, and told once. */
+static void inspect_later(struct entry *e, const struct job *j, const char *what)
+{
+	e->inspect_again_ms = now_ms() + RETRY_MS;
+	if (j->code != -ENOTCONN && strcmp(e->virt_err.text, j->err.text) != 0)
+		log_warning("%s: %s, tried again: %s", j->name, what, j->err.text);
+	e->virt_err = j->err;
 }
 
 static void inspect_done(void *arg, bool cancelled)
 {
 	struct job *j = arg;
 	struct entry *e = entry_of(j, cancelled);
-	if (e && j->code == 0)
-		entry_inspected(e, j->run_state, &j->facts);
-	else if (e && j->code == -ENOENT && !e->attach)
+	if (e && j->code == 0) {
+		if (j->facts.stats_period_s) /* else that it cannot be set is what was told */
+			e->virt_err.text[0] = '\0';
+		/* An event came meanwhile, and with it another inspection: whether it runs is that one's to say. */
+		entry_inspected(e, j->run_events == e->run_events ? j->run_state : VIRT_OTHER, &j->facts);
+	} else if (e && j->code == -ENOENT && !e->attach) {
 		job_verify(e);
-	else if (e && j->code != -ENOTCONN && j->code != -ENOENT)
-		log_warning("%s: cannot be read from libvirt: %s", j->name, j->err.text);
+	} else if (e && j->code != -ENOENT) {
+		inspect_later(e, j, "cannot be read from libvirt");
+	}
 	job_free(j);
 }
 
 void job_inspect(struct entry *e)
 {
-	submit(e->daemon->virt_pool, e->virt_lane, KEY_INSPECT, inspect_run, inspect_done, job_new(e->daemon, e));
+	struct job *j = job_new(e->daemon, e);
+	e->inspect_again_ms = j ? NEVER_MS : now_ms() + RETRY_MS;
+	if (j)
+		j->run_events = e->run_events;
+	submit(e->daemon->virt_pool, e->virt_lane, KEY_INSPECT, inspect_run, inspect_done, j);
 }
 
 static void verify_run(void *arg, void **worker)
@@ -307,8 +336,8 @@ static void period_done(void *arg, bool cancelled)
 	struct entry *e = entry_of(j, cancelled);
 	if (e && j->code == 0)
 		e->facts.stats_period_s = j->seconds;
-	else if (e && j->code != -ENOTCONN && j->code != -ENOENT)
-		log_warning("%s: statistics period could not be set: %s", j->name, j->err.text);
+	else if (e && j->code != -ENOENT)
+		inspect_later(e, j, "statistics period could not be set");
 	job_free(j);
 }
 
@@ -547,102 +576,168 @@ void job_watchdog(struct daemon *d)
 
 /* ---- for the control socket ---- */
 
-/* What the persistent XML is to say: its own policy with the changed keys. A bad one is replaced by the live one. */
-static int config_policy(struct job *j, struct virt_conn *c, struct vmpolicy *ret)
+/* The VM of a policy job: known by its UUID, or named by a person and known to libvirt only. */
+static int find_policy_vm(struct job *j, struct virt_conn *c)
 {
-	const struct policy_change *change = &j->change;
-	struct vmpolicy policy = vmpolicy_default(), own;
-	char *xml AUTO_FREE = NULL, value[64];
-	int r = virt_get_policy(c, j->uuid, true, &xml, &j->err);
+	struct virt_domain dom;
+	int r = 0;
+
+	if (j->id) {
+		r = virt_state(c, j->uuid, &j->run_state, &j->err);
+	} else {
+		r = virt_lookup(c, j->name, &dom, &j->err);
+		if (r == 0) {
+			memcpy(j->uuid, dom.uuid, sizeof(j->uuid));
+			j->run_state = dom.run_state;
+		}
+	}
+	if (r < 0)
+		return r;
+	if (j->run_state == VIRT_OFF && j->policy_job.live)
+		return -EHOSTDOWN;
+	return 0;
+}
+
+struct store_user {
+	struct virt_conn *c;
+	const char *uuid;
+};
+
+static int store_read(void *user, bool config, struct dom_facts *ret, struct memoc_err *err)
+{
+	const struct store_user *s = user;
+	char *xml AUTO_FREE = NULL;
+	int r = virt_xml(s->c, s->uuid, config, &xml, err);
 
 	if (r < 0)
 		return r;
-	if (xml)
-		policy = domxml_parse_policy(xml, strlen(xml), &own, NULL) == 0 ? own : change->policy;
-	for (size_t i = 0; vmpolicy_keys[i].name; i++) {
-		if (!(change->keys & UINT32_C(1) << i))
-			continue;
-		r = vmpolicy_get(&change->policy, vmpolicy_keys[i].name, value, sizeof(value));
-		if (r == 0)
-			r = vmpolicy_set(&policy, vmpolicy_keys[i].name, value, &j->err);
-		if (r < 0)
-			return r;
-	}
-	r = vmpolicy_check(&policy, j->bytes, &j->err);
-	if (r == 0)
-		*ret = policy;
-	return r;
+	r = domxml_parse(xml, strlen(xml), ret, err);
+	return r == -EINVAL ? -EIO : r; /* −EINVAL is for what the caller wants */
 }
 
-static int write_policy(struct job *j, struct virt_conn *c, const struct vmpolicy *policy, bool config)
+static int store_write(void *user, bool config, const struct vmpolicy *policy, struct memoc_err *err)
 {
+	const struct store_user *s = user;
 	char *xml AUTO_FREE = NULL;
 	int r = vmpolicy_to_xml(policy, &xml);
 
-	return r < 0 ? r : virt_set_policy(c, j->uuid, xml, !config, config, &j->err);
+	return r < 0 ? r : virt_set_policy(s->c, s->uuid, xml, !config, config, err);
 }
 
-/* Whatever can be refused is found before anything is written. */
 static void set_policy_run(void *arg, void **worker)
 {
 	struct job *j = arg;
 	struct virt_conn *c = connection(j, worker);
-	struct policy_change *change = &j->change;
-	struct vmpolicy config;
+	struct policy_job *p = &j->policy_job;
+	struct store_user user = {.c = c, .uuid = j->uuid};
+	const struct policy_store store = {&user, store_read, store_write};
+	bool persistent = true;
 
 	if (!c)
 		return;
-	if (change->config) {
-		j->code = config_policy(j, c, &config);
-		if (j->code < 0 && j->code != -EINVAL && change->config_optional)
-			change->config = false;
-		else if (j->code < 0)
-			return;
+	j->code = find_policy_vm(j, c);
+	if (j->code == 0)
+		j->code = virt_persistent(c, j->uuid, &persistent, &j->err);
+	if (j->code < 0)
+		return;
+	if (!p->live && !p->config) { /* as people expect it: now, and for good where it has a definition */
+		p->live = j->run_state != VIRT_OFF;
+		p->config = persistent;
 	}
-	j->code = change->live ? write_policy(j, c, &change->policy, false) : 0;
-	if (j->code == 0 && change->config)
-		j->code = write_policy(j, c, &config, true);
+	j->code = p->config && !persistent
+			  ? -EOPNOTSUPP
+			  : policy_edit(&store, &p->keys, &p->last_good, p->live, p->config, &j->facts, &j->err);
 }
 
 static void get_policy_run(void *arg, void **worker)
 {
 	struct job *j = arg;
 	struct virt_conn *c = connection(j, worker);
-	if (c)
-		j->code = virt_get_policy(c, j->uuid, j->config, &j->xml, &j->err);
+	struct policy_job *p = &j->policy_job;
+	struct store_user user = {.c = c, .uuid = j->uuid};
+
+	if (!c)
+		return;
+	j->code = find_policy_vm(j, c);
+	if (j->code < 0)
+		return;
+	p->config |= j->run_state == VIRT_OFF;
+	j->code = store_read(&user, p->config, &j->facts, &j->err);
 }
 
 static void policy_done(void *arg, bool cancelled)
 {
 	struct job *j = arg;
-	if (cancelled)
+	if (cancelled) {
+		j->code = -ECANCELED;
 		memoc_err_set(&j->err, 0, "the VM is gone");
-	j->policy_done(j->user, cancelled ? -ECANCELED : j->code, j->xml, &j->err);
+	}
+	j->policy_done(j->user, j->code, &j->policy_job, &j->facts, &j->err);
 	job_free(j);
 }
 
-int job_set_policy(struct entry *e, const struct policy_change *change, policy_done_fn *done, void *user)
+static int policy_submit(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+			 work_run_fn *run, policy_done_fn *done, void *user)
 {
-	struct job *j = job_new(e->daemon, e);
+	struct job *j = job_new(d, e);
 	if (!j)
 		return -ENOMEM;
-	j->change = *change;
-	j->bytes = e->facts.max_bytes;
+	if (!e)
+		snprintf(j->name, sizeof(j->name), "%s", name);
+	j->policy_job = *p;
 	j->policy_done = done;
 	j->user = user;
-	submit(e->daemon->virt_pool, e->virt_lane, KEY_NONE, set_policy_run, policy_done, j);
+	submit(d->virt_pool, e ? e->virt_lane : d->off_lane, KEY_NONE, run, policy_done, j);
 	return 0;
 }
 
-int job_get_policy(struct entry *e, bool config, policy_done_fn *done, void *user)
+int job_set_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+		   policy_done_fn *done, void *user)
 {
-	struct job *j = job_new(e->daemon, e);
+	return policy_submit(d, e, name, p, set_policy_run, done, user);
+}
+
+int job_get_policy(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+		   policy_done_fn *done, void *user)
+{
+	return policy_submit(d, e, name, p, get_policy_run, done, user);
+}
+
+/* VMs that are defined and off. One whose XML is no good, or that is gone by now, is left out. */
+static void list_off_run(void *arg, void **worker)
+{
+	struct job *j = arg;
+	struct virt_conn *c = connection(j, worker);
+
+	if (c)
+		j->code = virt_list(c, false, &j->list, &j->list_n, &j->err);
+	if (!c || j->code < 0)
+		return;
+	j->off = calloc(j->list_n + 1, sizeof(*j->off));
+	if (!j->off)
+		j->code = memoc_err_set(&j->err, -ENOMEM, "out of memory");
+	for (size_t i = 0; j->off && i < j->list_n; i++) {
+		struct store_user user = {.c = c, .uuid = j->list[i].uuid};
+
+		j->off_n += store_read(&user, true, &j->off[j->off_n], NULL) == 0;
+	}
+}
+
+static void list_off_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	j->off_done(j->user, j->off, j->off_n);
+	job_free(j);
+}
+
+int job_list_off(struct daemon *d, off_done_fn *done, void *user)
+{
+	struct job *j = job_new(d, NULL);
 	if (!j)
 		return -ENOMEM;
-	j->config = config;
-	j->policy_done = done;
+	j->off_done = done;
 	j->user = user;
-	submit(e->daemon->virt_pool, e->virt_lane, KEY_NONE, get_policy_run, policy_done, j);
+	submit(d->virt_pool, d->off_lane, KEY_NONE, list_off_run, list_off_done, j);
 	return 0;
 }
 

@@ -51,6 +51,7 @@ static int snapshot(const struct daemon *d, struct state *ret)
 		v->pid = e->attach ? proc_vm_pid(e->attach->proc) : 0;
 		v->pid_start_ticks = e->attach ? e->attach->start_ticks : 0;
 		v->memory = remember(vm, e);
+		v->limit_open = vm->limit_known && vm->limit_bytes == LIMIT_NONE && !v->memory.limit_ours;
 		v->policy = e->facts.policy;
 	}
 	for (size_t i = 0; i < d->remembered.n; i++)
@@ -120,6 +121,7 @@ void keep_now(struct daemon *d)
 	struct memoc_err err = {""};
 	if (snapshot(d, &s) < 0)
 		return;
+	s.whole = true;
 	if (state_save(d->options->state_dir, &s, &err) < 0)
 		log_warning("%s", err.text);
 	state_clear(&s);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "common/domjson.h"
 #include "varlink-text.h"
 
 #define ERROR(name) "org.memoc.Controller." name
@@ -75,40 +76,104 @@ static bool optional_u64(struct varlink_call *call, const struct json *parameter
 	return false;
 }
 
+#define WAIT_DEFAULT_MS 60000
+#define WAIT_MAX_MS 3600000
+
+static void arm_wait(struct pending *p, uint64_t timeout_ms)
+{
+	ev_timer_set(&p->timer, (double)min_u64(timeout_ms, WAIT_MAX_MS) / 1000, 0.);
+	ev_timer_start(p->daemon->loop, &p->timer);
+}
+
 /* ---- reading ---- */
+
+/* A row of the list: a VM that is known, or the facts of one that is off. */
+struct row {
+	const struct entry *e;
+	const struct dom_facts *off;
+};
+
+static const char *row_name(const struct row *r)
+{
+	return r->e ? r->e->facts.name : r->off->name;
+}
 
 static int by_name(const void *a, const void *b)
 {
-	return strcmp((*(struct entry *const *)a)->facts.name, (*(struct entry *const *)b)->facts.name);
+	return strcmp(row_name(a), row_name(b));
+}
+
+static void answer_list(struct varlink_call *call, struct daemon *d, bool all, const struct dom_facts *off,
+			size_t n_off)
+{
+	size_t n = n_off;
+	for (const struct entry *e = d->entries; e; e = e->next)
+		n++;
+	struct row *rows = calloc(n ? n : 1, sizeof(*rows));
+	if (!rows) {
+		fail_failed(call, "out of memory");
+		return;
+	}
+	n = 0;
+	for (const struct entry *e = d->entries; e; e = e->next)
+		if (all || e->facts.ineligible != DOM_UNMANAGED)
+			rows[n++].e = e;
+	for (size_t i = 0; i < n_off; i++)
+		if (!entry_by_uuid(d, off[i].uuid)) /* not one that is just starting or stopping */
+			rows[n++].off = &off[i];
+	qsort(rows, n, sizeof(*rows), by_name);
+	struct json_writer *w = object();
+	jw_array(w, "vms");
+	for (size_t i = 0; i < n; i++)
+		if (rows[i].e)
+			show_vm(w, NULL, d, rows[i].e);
+		else
+			show_vm_off(w, NULL, d, rows[i].off);
+	jw_end(w);
+	jw_end(w);
+	free(rows);
+	answer(call, w, false);
+}
+
+/* A libvirt that hangs must not take the list of what is known with it. */
+#define LIST_OFF_WAIT_MS 1000
+
+static void off_listed(void *user, const struct dom_facts *off, size_t n)
+{
+	struct pending *p = user;
+	if (p->call)
+		answer_list(p->call, p->daemon, p->all, off, n);
+	pending_free(p);
+}
+
+/* The job is still under way, and frees p. */
+static void waiting_list(struct pending *p)
+{
+	struct varlink_call *call = p->call;
+	p->call = NULL;
+	varlink_call_set_data(call, NULL);
+	answer_list(call, p->daemon, p->all, NULL, 0);
 }
 
 static void method_list(struct varlink_call *call, const struct json *parameters, void *user)
 {
 	struct daemon *d = user;
-	bool all = false;
-	if (!optional_bool(call, parameters, "all", &all))
+	bool all = false, off = false;
+	if (!optional_bool(call, parameters, "all", &all) || !optional_bool(call, parameters, "off", &off))
 		return;
-	size_t n = 0;
-	for (struct entry *e = d->entries; e; e = e->next)
-		n++;
-	struct entry **list = calloc(n ? n : 1, sizeof(*list));
-	if (!list) {
-		fail_failed(call, "out of memory");
+	if (!off || !virt_events_connected(d->link) || work_lane_overdue(d->off_lane)) {
+		answer_list(call, d, all, NULL, 0);
 		return;
 	}
-	n = 0;
-	for (struct entry *e = d->entries; e; e = e->next)
-		if (all || e->facts.ineligible != DOM_UNMANAGED)
-			list[n++] = e;
-	qsort(list, n, sizeof(*list), by_name);
-	struct json_writer *w = object();
-	jw_array(w, "vms");
-	for (size_t i = 0; i < n; i++)
-		show_vm(w, NULL, d, list[i]);
-	jw_end(w);
-	jw_end(w);
-	free(list);
-	answer(call, w, false);
+	struct pending *p = pending_new(d, call, WAIT_LIST);
+	if (!p)
+		return;
+	p->all = all;
+	arm_wait(p, LIST_OFF_WAIT_MS);
+	if (job_list_off(d, off_listed, p) < 0) {
+		fail_failed(call, "out of memory");
+		pending_free(p);
+	}
 }
 
 static void method_info(struct varlink_call *call, const struct json *parameters, void *user)
@@ -216,100 +281,119 @@ static void method_config(struct varlink_call *call, const struct json *paramete
 
 /* ---- policy ---- */
 
-static void policy_read(void *user, int code, const char *xml, const struct memoc_err *err)
+/* Every way that a policy job fails, for people. */
+static void fail_policy(struct pending *p, int code, const char *why)
+{
+	if (!p->call)
+		return;
+	if (code == -ENOENT && !p->vm)
+		fail_why(p->call, ERROR("NoSuchVm"), "vm", p->filter_name, NULL);
+	else if (code == -EHOSTDOWN)
+		fail_why(p->call, ERROR("Refused"), "what", p->filter_name,
+			 "it is not running, so there is nothing live; use --config, or leave --live out");
+	else if (code == -EOPNOTSUPP)
+		fail_why(p->call, ERROR("Refused"), "what", p->filter_name,
+			 "it is transient and has no persistent definition; leave --config out");
+	else if (code == -EINVAL)
+		fail_why(p->call, ERROR("Refused"), "what", "policy", why);
+	else
+		fail_failed(p->call, why);
+}
+
+static void policy_read(void *user, int code, const struct policy_job *job, const struct dom_facts *facts,
+			const struct memoc_err *err)
 {
 	struct pending *p = user;
-	struct entry *e = entry_by_id(p->daemon, p->vm);
-	struct vmpolicy policy = vmpolicy_default();
-	struct memoc_err why = *err;
-	if (code == 0 && xml)
-		code = domxml_parse_policy(xml, strlen(xml), &policy, &why);
-	if (p->call && (code < 0 || !e)) {
-		fail_failed(p->call, why.text);
+	if (code < 0 || facts->policy_bad) {
+		fail_policy(p, code < 0 ? code : -EIO, code < 0 ? err->text : facts->policy_err.text);
 	} else if (p->call) {
 		struct json_writer *w = object();
-		show_policy(w, "values", p->daemon, e, &policy, "persistent domain XML");
+		show_policy(w, "values", p->daemon, facts, job->config ? "persistent domain XML" : "domain XML");
 		jw_end(w);
 		answer(p->call, w, false);
 	}
 	pending_free(p);
 }
 
-static void method_get_policy(struct varlink_call *call, const struct json *parameters, void *user)
+static void policy_written(void *user, int code, const struct policy_job *job, const struct dom_facts *facts,
+			   const struct memoc_err *err)
 {
-	struct daemon *d = user;
-	bool config = false;
-	struct entry *e = named_vm(d, call, parameters);
-	if (!e || !optional_bool(call, parameters, "config", &config))
-		return;
-	if (!config) {
-		struct json_writer *w = object();
-		show_policy(w, "values", d, e, &e->facts.policy, "domain XML");
-		jw_end(w);
-		answer(call, w, false);
-		return;
+	struct pending *p = user;
+	struct entry *e = entry_by_id(p->daemon, p->vm);
+	if (code == 0 && e && job->live) /* at once; libvirt's own event confirms it in a moment */
+		entry_learn(e, facts, true);
+	if (code < 0)
+		fail_policy(p, code, err->text);
+	else if (p->call)
+		varlink_answer(p->call, NULL, false);
+	pending_free(p);
+}
+
+/* Of a policy job, with what both methods have: the VM (NULL: only libvirt may know it), its name, live and config. */
+static bool policy_vm(struct daemon *d, struct varlink_call *call, const struct json *parameters, struct entry **ret_e,
+		      const char **ret_word, struct policy_job *job)
+{
+	if (json_get_str(parameters, "vm", ret_word) < 0 || !**ret_word || strlen(*ret_word) >= DOMXML_NAME_MAX) {
+		varlink_fail_parameter(call, "vm");
+		return false;
 	}
+	*ret_e = entry_by_word(d, *ret_word);
+	*job = (struct policy_job){.last_good = *ret_e ? (*ret_e)->facts.policy : vmpolicy_default()};
+	return optional_bool(call, parameters, "live", &job->live) &&
+	       optional_bool(call, parameters, "config", &job->config);
+}
+
+typedef int policy_submit_fn(struct daemon *d, struct entry *e, const char *name, const struct policy_job *p,
+			     policy_done_fn *done, void *user);
+
+static void policy_start(struct daemon *d, struct varlink_call *call, struct entry *e, const char *word,
+			 const struct policy_job *job, policy_submit_fn *submit, policy_done_fn *done)
+{
 	struct pending *p = pending_new(d, call, WAIT_JOB);
 	if (!p)
 		return;
-	p->vm = e->id;
-	if (job_get_policy(e, true, policy_read, p) < 0) {
+	p->vm = e ? e->id : 0;
+	snprintf(p->filter_name, sizeof(p->filter_name), "%s", e ? e->facts.name : word);
+	if (submit(d, e, word, job, done, p) < 0) {
 		fail_failed(call, "out of memory");
 		pending_free(p);
 	}
 }
 
-static void policy_written(void *user, int code, const char *xml, const struct memoc_err *err)
+static void method_get_policy(struct varlink_call *call, const struct json *parameters, void *user)
 {
-	struct pending *p = user;
-	struct entry *e = entry_by_id(p->daemon, p->vm);
-	if (code < 0) {
-		if (p->call && code == -EINVAL)
-			fail_why(p->call, ERROR("Refused"), "what", "policy", err->text);
-		else if (p->call)
-			fail_failed(p->call, err->text);
+	struct daemon *d = user;
+	struct policy_job job;
+	struct entry *e;
+	const char *word;
+	if (!policy_vm(d, call, parameters, &e, &word, &job))
+		return;
+	if (job.live && job.config) {
+		varlink_fail_parameter(call, "config");
+	} else if (e && e->facts.max_bytes && !job.config) { /* what is in effect: the last good one */
+		struct json_writer *w = object();
+		show_policy(w, "values", d, &e->facts, "domain XML");
+		jw_end(w);
+		answer(call, w, false);
 	} else {
-		if (e && p->live) { /* at once; libvirt's own event confirms it in a moment */
-			struct dom_facts facts = e->facts;
-			facts.policy = p->policy;
-			facts.policy_bad = false;
-			facts.policy_err.text[0] = '\0';
-			entry_learn(e, &facts, e->has_xml);
-		}
-		if (p->call)
-			varlink_answer(p->call, NULL, false);
+		policy_start(d, call, e, word, &job, job_get_policy, policy_read);
 	}
-	pending_free(p);
 }
 
-static uint32_t policy_key_bit(const char *key)
-{
-	for (size_t i = 0; vmpolicy_keys[i].name; i++)
-		if (strcmp(vmpolicy_keys[i].name, key) == 0)
-			return UINT32_C(1) << i;
-	return 0;
-}
-
-/* The change on top of the live policy; what is only for the persistent XML is checked there. */
-static bool apply_values(struct varlink_call *call, const struct json *values, uint64_t max_bytes,
-			 struct policy_change *change)
+static bool add_values(struct varlink_call *call, const struct json *values, struct policy_keys *keys)
 {
 	struct memoc_err err = {""};
+	keys->values = vmpolicy_default();
 	for (size_t i = 0; i < json_len(values); i++) {
 		const char *key = json_key_at(values, i), *value;
 		if (json_str(json_at(values, i), &value) < 0)
 			memoc_err_set(&err, -EINVAL, "%s: its value must be text", key);
 		else
-			vmpolicy_set(&change->policy, key, value, &err);
+			policy_keys_add(keys, key, value, &err);
 		if (err.text[0]) {
 			fail_why(call, ERROR("Refused"), "what", key, err.text);
 			return false;
 		}
-		change->keys |= policy_key_bit(key);
-	}
-	if (change->live && vmpolicy_check(&change->policy, max_bytes, &err) < 0) {
-		fail_why(call, ERROR("Refused"), "what", "policy", err.text);
-		return false;
 	}
 	return true;
 }
@@ -317,33 +401,16 @@ static bool apply_values(struct varlink_call *call, const struct json *values, u
 static void method_set_policy(struct varlink_call *call, const struct json *parameters, void *user)
 {
 	struct daemon *d = user;
-	bool live = false, config = false;
-	struct entry *e = named_vm(d, call, parameters);
-	if (!e || !optional_bool(call, parameters, "live", &live) ||
-	    !optional_bool(call, parameters, "config", &config))
+	struct policy_job job;
+	struct entry *e;
+	const char *word;
+	if (!policy_vm(d, call, parameters, &e, &word, &job))
 		return;
 	const struct json *values = json_get(parameters, "values");
-	if (json_type(values) != JSON_OBJECT) {
+	if (json_type(values) != JSON_OBJECT)
 		varlink_fail_parameter(call, "values");
-		return;
-	}
-	bool neither = !live && !config;
-	struct policy_change change = {.policy = e->facts.policy,
-				       .live = live || neither,
-				       .config = config || neither,
-				       .config_optional = neither};
-	if (!apply_values(call, values, e->facts.max_bytes, &change))
-		return;
-	struct pending *p = pending_new(d, call, WAIT_JOB);
-	if (!p)
-		return;
-	p->vm = e->id;
-	p->policy = change.policy;
-	p->live = change.live;
-	if (job_set_policy(e, &change, policy_written, p) < 0) {
-		fail_failed(call, "out of memory");
-		pending_free(p);
-	}
+	else if (add_values(call, values, &job.keys))
+		policy_start(d, call, e, word, &job, job_set_policy, policy_written);
 }
 
 /* ---- resize, hold, drain ---- */
@@ -421,15 +488,8 @@ void methods_waiting(struct pending *p)
 		waiting_size(p);
 	else if (p->kind == WAIT_DRAIN)
 		waiting_drain(p, true);
-}
-
-#define WAIT_DEFAULT_MS 60000
-#define WAIT_MAX_MS 3600000
-
-static void arm_wait(struct pending *p, uint64_t timeout_ms)
-{
-	ev_timer_set(&p->timer, (double)min_u64(timeout_ms, WAIT_MAX_MS) / 1000, 0.);
-	ev_timer_start(p->daemon->loop, &p->timer);
+	else if (p->kind == WAIT_LIST)
+		waiting_list(p);
 }
 
 static bool resize_size_good(struct varlink_call *call, const struct vm *vm, const struct core_config *c,
@@ -595,39 +655,6 @@ GUARDED(drain)
 
 /* ---- the hook ---- */
 
-static void optional_text(const struct json *parameters, const char *key, char *buf, size_t len)
-{
-	const char *text;
-	if (json_get_str(parameters, key, &text) == 0)
-		snprintf(buf, len, "%s", text);
-}
-
-/* What the hook read from the XML; enough to know the VM by until its live XML has been read. */
-static bool notice_facts(const struct json *parameters, struct dom_facts *f)
-{
-	bool eligible = true;
-	uint64_t period = 0;
-	memset(f, 0, sizeof(*f));
-	f->policy = vmpolicy_default();
-	f->ineligible = DOM_ELIGIBLE;
-	optional_text(parameters, "name", f->name, sizeof(f->name));
-	optional_text(parameters, "uuid", f->uuid, sizeof(f->uuid));
-	if (json_get_u64(parameters, "max_bytes", &f->max_bytes) < 0 || !f->max_bytes)
-		return false;
-	f->current_bytes = f->max_bytes;
-	json_get_u64(parameters, "current_bytes", &f->current_bytes);
-	json_get_u64(parameters, "min_bytes", &f->policy.min_bytes);
-	json_get_bool(parameters, "has_balloon", &f->has_balloon);
-	json_get_u64(parameters, "stats_period_s", &period);
-	f->stats_period_s = (uint32_t)min_u64(period, UINT32_MAX);
-	json_get_bool(parameters, "eligible", &eligible);
-	if (!eligible) {
-		f->ineligible = DOM_UNMANAGED;
-		optional_text(parameters, "ineligible_reason", f->ineligible_detail, sizeof(f->ineligible_detail));
-	}
-	return true;
-}
-
 static const char *admission_name(enum admission_mode mode)
 {
 	return mode == ADMISSION_DENY ? "deny" : mode == ADMISSION_WARN ? "warn" : "off";
@@ -665,6 +692,7 @@ static void method_notify(struct varlink_call *call, const struct json *paramete
 {
 	struct daemon *d = user;
 	struct hook_notice n = {0};
+	struct memoc_err err = {""};
 	char uuid[UUID_TEXT_LEN + 1];
 	const char *text;
 	if (json_get_str(parameters, "name", &n.name) < 0 || !*n.name || strlen(n.name) >= DOMXML_NAME_MAX) {
@@ -677,7 +705,11 @@ static void method_notify(struct varlink_call *call, const struct json *paramete
 	}
 	if (json_get_str(parameters, "uuid", &text) == 0 && parse_uuid(text, uuid, NULL) == 0)
 		n.uuid = uuid;
-	n.has_facts = n.uuid && notice_facts(parameters, &n.facts);
+	int r = domjson_read(parameters, &n.facts, &err); /* enough until its live XML has been read */
+	if (r == -EINVAL)
+		log_warning("%s: what the hook says of it is not believed: %s", n.name, err.text);
+	n.has_facts = n.uuid && r == 0;
+	snprintf(n.facts.name, sizeof(n.facts.name), "%s", n.name);
 	log_debug("hook: %s %s", n.name, n.operation);
 	/* Answered first: libvirt holds the VM's lock while its hook waits. parameters end with the answer. */
 	char name[DOMXML_NAME_MAX], operation[32];

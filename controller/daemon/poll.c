@@ -53,6 +53,7 @@ void poll_timer_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct entry *e = w->data;
 	struct daemon *d = e->daemon;
+	d->wakeups[WAKEUP_STATISTICS]++;
 	if (!virt_events_connected(d->link) || work_lane_overdue(e->virt_lane)) {
 		arm(e, FAILED_MS);
 		return;
@@ -92,6 +93,7 @@ void poll_watch_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct daemon *d = w->data;
 	bool any = false;
+	d->wakeups[WAKEUP_RESIDENCY]++;
 	for (struct entry *e = d->entries; e; e = e->next) {
 		uint64_t usage;
 		if (!watched(e))
@@ -176,11 +178,15 @@ void poll_samples(struct daemon *d)
 			e->checked_ms = now;
 			job_verify(e);
 		}
+		if (now >= e->inspect_again_ms && virt_events_connected(d->link) && !work_lane_busy(e->virt_lane))
+			job_inspect(e);
 		const struct vm *vm = e->in_core ? core_vm(d->core, e->id) : NULL;
 		if (vm && vm->state == VM_MIGRATING_OUT && !work_lane_busy(e->virt_lane))
 			job_migration(e);
 		watch |= watched(e);
 	}
+	if (now >= d->list_again_ms && virt_events_connected(d->link))
+		job_list(d);
 	if (watch && !ev_is_active(&d->watch_timer)) {
 		ev_timer_set(&d->watch_timer, WATCH_MS / 1000., 0.);
 		ev_timer_start(d->loop, &d->watch_timer);

@@ -2,9 +2,11 @@
 /* How VMs, the host and events look as JSON. Names are promises (interfaces.md); null means unknown. */
 #include "controller/core/policy.h"
 #include "controller/daemon/control.h"
+#include "controller/host/evglue.h"
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 
 static void bytes_or_null(struct json_writer *w, const char *key, bool known, uint64_t bytes)
 {
@@ -22,33 +24,36 @@ static void rate_or_null(struct json_writer *w, const char *key, bool known, dou
 		jw_null(w, key);
 }
 
-static const char *ineligible_text(const struct entry *e, char buf[256])
+static const char *ineligible_text(const struct dom_facts *f, char buf[256])
 {
-	if (e->facts.ineligible == DOM_ELIGIBLE)
+	if (f->ineligible == DOM_ELIGIBLE)
 		return NULL;
-	snprintf(buf, 256, "%s%s%s", dom_ineligible_text(e->facts.ineligible),
-		 e->facts.ineligible_detail[0] ? ": " : "", e->facts.ineligible_detail);
+	snprintf(buf, 256, "%s%s%s", dom_ineligible_text(f->ineligible), f->ineligible_detail[0] ? ": " : "",
+		 f->ineligible_detail);
 	return buf;
 }
 
-/* A VM that libvirt has announced but whose size nobody knows yet. */
-static void show_unknown(struct json_writer *w, const struct entry *e)
+/* A VM of which nothing is measured: libvirt has announced it but nobody knows its size yet, or it is off. */
+static void show_unmeasured(struct json_writer *w, const char *state, uint64_t max_bytes, uint64_t min_bytes,
+			    uint64_t weight, const char *reason)
 {
 	static const char *const nulls[] = {
 		"balloon_bytes",       "limit_bytes",	      "resident_bytes",	      "swapped_bytes",
 		"usable_bytes",	       "wss_bytes",	      "wss_error_bytes",      "rank",
 		"balloon_bytes_per_s", "guest_swap_in_per_s", "guest_swap_out_per_s", "host_major_faults_per_s",
 		"stats_age_ms",	       "last_change_ms",      "pinned_bytes"};
-	static const char *const zeros[] = {"max_bytes",    "min_bytes",  "weight",
-					    "target_bytes", "need_bytes", "greedy_bytes"};
-	jw_str(w, "state", vm_state_name(VM_STARTING));
+	static const char *const zeros[] = {"target_bytes", "need_bytes", "greedy_bytes"};
+	jw_str(w, "state", state);
+	jw_u64(w, "max_bytes", max_bytes);
+	jw_u64(w, "min_bytes", min_bytes);
+	jw_u64(w, "weight", weight);
 	for (size_t i = 0; i < ARRAY_SIZE(nulls); i++)
 		jw_null(w, nulls[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(zeros); i++)
 		jw_u64(w, zeros[i], 0);
 	jw_bool(w, "needy", false);
 	jw_str(w, "balloon_health", balloon_health_name(BALLOON_UNKNOWN));
-	jw_str(w, "reason", "being looked at");
+	jw_str(w, "reason", reason);
 	jw_bool(w, "held", false);
 	jw_bool(w, "quarantined", false);
 	jw_bool(w, "double_swapping", false);
@@ -97,19 +102,34 @@ static void show_known(struct json_writer *w, struct daemon *d, const struct vm 
 	jw_bool(w, "double_swapping", vm->double_swap);
 }
 
-void show_vm(struct json_writer *w, const char *key, struct daemon *d, const struct entry *e)
+static void show_identity(struct json_writer *w, const struct dom_facts *f, const char *uuid)
 {
 	char why[256];
+	jw_str(w, "name", f->name);
+	jw_str(w, "uuid", uuid);
+	jw_bool(w, "eligible", f->ineligible == DOM_ELIGIBLE);
+	jw_str(w, "ineligible_reason", ineligible_text(f, why));
+}
+
+void show_vm(struct json_writer *w, const char *key, struct daemon *d, const struct entry *e)
+{
 	const struct vm *vm = e->in_core ? core_vm(d->core, e->id) : NULL;
 	jw_object(w, key);
-	jw_str(w, "name", e->facts.name);
-	jw_str(w, "uuid", e->uuid);
-	jw_bool(w, "eligible", e->facts.ineligible == DOM_ELIGIBLE);
-	jw_str(w, "ineligible_reason", ineligible_text(e, why));
+	show_identity(w, &e->facts, e->uuid);
 	if (vm)
 		show_known(w, d, vm);
 	else
-		show_unknown(w, e);
+		show_unmeasured(w, vm_state_name(VM_STARTING), 0, 0, 0, "being looked at");
+	jw_end(w);
+}
+
+void show_vm_off(struct json_writer *w, const char *key, struct daemon *d, const struct dom_facts *facts)
+{
+	struct vm vm = {.facts = core_facts(facts)};
+	jw_object(w, key);
+	show_identity(w, facts, facts->uuid);
+	show_unmeasured(w, "off", facts->max_bytes, vm_min_bytes(&vm, core_config(d->core)), facts->policy.weight,
+			"not running");
 	jw_end(w);
 }
 
@@ -154,10 +174,8 @@ static void show_signals(struct json_writer *w, struct daemon *d, const struct v
 		   sample_age, 1, "cgroup");
 	signal_row(w, "QEMU major faults", vm->has_host_rates, vm->host_faults_per_s, "faults/s", sample_age, 1,
 		   "procfs");
-	signal_row(w, "refaults", sampled && vm->sample.has_refaults, vm->host_refaults_per_s, "pages/s", sample_age, 1,
-		   "cgroup");
-	signal_row(w, "pressure", sampled && vm->sample.has_psi, (double)vm->sample.psi_some_us / 1e6, "stalled s",
-		   sample_age, 1, "cgroup");
+	signal_row(w, "refaults", vm->has_refault_rate, vm->host_refaults_per_s, "pages/s", sample_age, 1, "cgroup");
+	signal_row(w, "pressure", vm->has_stall, vm->stall_share * 100, "% stalled", sample_age, 1, "cgroup");
 	signal_row(w, "demand", true, (double)vm->demand_bytes, "bytes", 0, vm->demand_confidence, "estimate");
 	jw_end(w);
 }
@@ -177,18 +195,17 @@ static void policy_row(struct json_writer *w, const struct vmpolicy *p, const ch
 	jw_end(w);
 }
 
-void show_policy(struct json_writer *w, const char *key, struct daemon *d, const struct entry *e,
-		 const struct vmpolicy *p, const char *source)
+void show_policy(struct json_writer *w, const char *key, struct daemon *d, const struct dom_facts *facts,
+		 const char *source)
 {
-	struct vm vm = {.facts = core_facts(&e->facts)};
-	vm.facts.policy = *p;
+	struct vm vm = {.facts = core_facts(facts)};
 	char min[32], max[32];
 	snprintf(min, sizeof(min), "%llu", (unsigned long long)vm_min_bytes(&vm, core_config(d->core)));
 	snprintf(max, sizeof(max), "%llu", (unsigned long long)vm_max_bytes(&vm));
 	jw_array(w, key);
 	for (const struct vmpolicy_key *k = vmpolicy_keys; k->name; k++) {
 		const char *effective = strcmp(k->name, "min") == 0 ? min : strcmp(k->name, "max") == 0 ? max : NULL;
-		policy_row(w, p, k->name, effective, source);
+		policy_row(w, &facts->policy, k->name, effective, source);
 	}
 	jw_end(w);
 }
@@ -217,7 +234,7 @@ void show_vm_details(struct json_writer *w, struct daemon *d, const struct entry
 	jw_bool(w, "free_page_reporting", e->facts.free_page_reporting);
 	jw_u64(w, "stats_period_s", e->facts.stats_period_s);
 	jw_bool(w, "shared_memory", e->facts.shared_memory);
-	show_policy(w, "policy", d, e, &e->facts.policy, "domain XML");
+	show_policy(w, "policy", d, &e->facts, "domain XML");
 	jw_str(w, "policy_error", e->facts.policy_bad ? e->facts.policy_err.text : NULL);
 	if (vm) {
 		show_signals(w, d, vm);
@@ -228,6 +245,33 @@ void show_vm_details(struct json_writer *w, struct daemon *d, const struct entry
 }
 
 /* ---- host, events, explain ---- */
+
+/* Counted since memocd started. What `sleeps` has more than the others explain was without a reason. */
+static void show_wakeups(struct json_writer *w, struct daemon *d)
+{
+	static const char *const names[WAKEUP_END] = {[WAKEUP_TICK] = "tick",
+						      [WAKEUP_TIMER] = "timer",
+						      [WAKEUP_STATISTICS] = "statistics",
+						      [WAKEUP_RESIDENCY] = "residency",
+						      [WAKEUP_STATE_FILE] = "state_file",
+						      [WAKEUP_CLIENT] = "client"};
+	struct workpool_counts counts = {0};
+	struct rusage usage;
+	workpool_count(d->virt_pool, &counts);
+	workpool_count(d->kernel_pool, &counts);
+	workpool_count(d->house_pool, &counts);
+	jw_object(w, "wakeups");
+	jw_u64(w, "sleeps", getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_nvcsw : 0);
+	jw_u64(w, "loop", d->loop_wakeups);
+	jw_u64(w, "loop_for_nothing", d->loop_for_nothing);
+	for (size_t i = 0; i < WAKEUP_END; i++)
+		jw_u64(w, names[i], d->wakeups[i]);
+	jw_u64(w, "libvirt", evglue_calls());
+	jw_u64(w, "jobs", counts.jobs);
+	jw_u64(w, "job_sleeps", counts.job_sleeps);
+	jw_u64(w, "worker_for_nothing", counts.for_nothing);
+	jw_end(w);
+}
 
 void show_host(struct json_writer *w, struct daemon *d)
 {
@@ -259,6 +303,7 @@ void show_host(struct json_writer *w, struct daemon *d)
 	jw_str(w, "policy", c->policy->name);
 	jw_bool(w, "held", core_hold_all(d->core));
 	jw_bool(w, "swap_low", b->swap_low);
+	show_wakeups(w, d);
 	jw_end(w);
 }
 
@@ -310,7 +355,7 @@ void show_explain(struct json_writer *w, struct daemon *d, const struct entry *e
 		show_term(w, &terms[i]);
 	jw_end(w);
 	jw_array(w, "bounds");
-	if (ineligible_text(e, why))
+	if (ineligible_text(&e->facts, why))
 		jw_str(w, NULL, why);
 	if (e->facts.policy_bad)
 		jw_str(w, NULL, e->facts.policy_err.text);

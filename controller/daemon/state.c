@@ -54,6 +54,7 @@ static void write_vm(struct json_writer *w, const struct state_vm *vm)
 	jw_bool(w, "held", m->held);
 	jw_bool(w, "drained", m->drained);
 	jw_bool(w, "limit_ours", m->limit_ours);
+	jw_bool(w, "limit_open", vm->limit_open);
 	write_policy(w, &vm->policy);
 	jw_end(w);
 }
@@ -65,6 +66,7 @@ static int to_text(const struct state *s, char **ret_text, size_t *ret_len)
 	jw_object(w, NULL);
 	jw_u64(w, "memoc_state", STATE_VERSION);
 	jw_bool(w, "hold_all", s->hold_all);
+	jw_bool(w, "whole", s->whole);
 	jw_array(w, "vms");
 	for (size_t i = 0; i < s->n; i++)
 		write_vm(w, &s->vms[i]);
@@ -220,7 +222,7 @@ static bool read_vm(const struct json *j, struct state_vm *vm)
 	       read_u64(j, "floor_bytes", &m->floor_bytes) && read_u64(j, "retry_delay_ms", &m->retry_delay_ms) &&
 	       read_u64(j, "pinned_bytes", &m->pinned_bytes) && read_bool(j, "held", &m->held) &&
 	       read_bool(j, "drained", &m->drained) && read_bool(j, "limit_ours", &m->limit_ours) &&
-	       read_policy(j, &vm->policy);
+	       read_bool(j, "limit_open", &vm->limit_open) && read_policy(j, &vm->policy);
 }
 
 /* 0; −EINVAL with why; −ENOMEM. */
@@ -233,7 +235,8 @@ static int from_json(const struct json *root, struct state *ret, struct memoc_er
 
 	if (json_get_u64(root, "memoc_state", &version) < 0 || version != STATE_VERSION)
 		return memoc_err_set(err, -EINVAL, "it is not a state file of this version of memocd");
-	if (json_type(vms) != JSON_ARRAY || !read_bool(root, "hold_all", &s.hold_all))
+	if (json_type(vms) != JSON_ARRAY || !read_bool(root, "hold_all", &s.hold_all) ||
+	    !read_bool(root, "whole", &s.whole))
 		return memoc_err_set(err, -EINVAL, "a part of it is missing or of a wrong type");
 	s.vms = calloc(json_len(vms) + 1, sizeof(*s.vms));
 	if (!s.vms)
@@ -283,15 +286,15 @@ static int read_whole(const char *path, char **ret_text, size_t *ret_len)
 	return 0;
 }
 
-/* 1 when done; −errno where even that failed. */
+/* Always 1: what cannot even be put aside is left where it is, and the next save replaces it. */
 static int put_aside(const char *path, const struct memoc_err *why, struct memoc_err *err)
 {
 	char bad[4096 + 8];
 
 	snprintf(bad, sizeof(bad), "%s.bad", path);
 	if (rename(path, bad) < 0)
-		return memoc_err_set(err, -errno, "%s is damaged (%.120s) and cannot be put aside: %s", path, why->text,
-				     strerror(errno));
+		return memoc_err_set(err, 1, "%s is damaged (%.120s), cannot be put aside (%s) and will be replaced",
+				     path, why->text, strerror(errno));
 	return memoc_err_set(err, 1, "%s was damaged (%.120s): it is now %s, and what it remembered is learned again",
 			     path, why->text, bad);
 }
@@ -317,13 +320,13 @@ int state_load(const char *state_dir, struct state *ret, struct memoc_err *err)
 		r = json_parse(text, len, &state_limits, &root, &why);
 		if (r == 0)
 			r = from_json(root, &s, &why);
-	} else if (r == -EINVAL) {
-		memoc_err_set(&why, r, "it is no regular file");
+	} else {
+		memoc_err_set(&why, r, "%s", r == -EINVAL ? "it is no regular file" : strerror(-r));
 	}
-	if (r == -EINVAL || r == -E2BIG)
-		r = put_aside(path, &why, err);
+	if (r == -ENOMEM)
+		memoc_err_set(err, r, "%s: cannot be read: %s", path, strerror(ENOMEM));
 	else if (r < 0)
-		memoc_err_set(err, r, "%s: cannot be read: %s", path, strerror(-r));
+		r = put_aside(path, &why, err);
 	if (r >= 0)
 		*ret = s;
 	return r;

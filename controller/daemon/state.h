@@ -17,17 +17,19 @@ struct state_vm {
 	char name[256];
 	pid_t pid; /* of the QEMU it was learned from: balloon health outlives it, target and limit do not */
 	uint64_t pid_start_ticks; /* field 22 of /proc/PID/stat: tells a recycled PID */
+	bool limit_open;	  /* it had no limit when this was written: after a kill one that is found is memoc's */
 	struct vm_memory memory;
 	struct vmpolicy policy; /* the last good one: what holds where its XML has become bad meanwhile */
 };
 struct state {
 	bool hold_all;
+	bool whole; /* the last word of a memocd that ended in order: nothing was done after it */
 	struct state_vm *vms;
 	size_t n;
 };
 
-/* Missing file: an empty state. Returns 0; 1: a damaged file was put aside (err says where and why), the state is
- * empty; −errno. */
+/* Missing file: an empty state. Returns 0; 1: the file is damaged or cannot be read, and was put aside as far as that
+ * is possible (err says where and why), the state is empty; −ENOMEM, −ENAMETOOLONG. */
 int state_load(const char *state_dir, struct state *ret, struct memoc_err *err);
 int state_save(const char *state_dir, const struct state *s, struct memoc_err *err);
 void state_clear(struct state *s);

@@ -11,8 +11,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
-#include <time.h>
 
+#include "common/clock.h"
 #include "controller/host/kernfile.h"
 
 #define LIMIT_FILE "memory.limit_in_bytes"
@@ -123,18 +123,10 @@ static int v1_write(struct cgroup_vm *g, uint64_t bytes, struct memoc_err *err)
 	return r;
 }
 
-static uint64_t monotonic_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* From usage down to `bytes` step by step; what was reached in max_ms stays in force (−EAGAIN). */
 static int v1_lower(struct cgroup_vm *g, uint64_t bytes, uint64_t max_ms, struct memoc_err *err)
 {
-	uint64_t usage, limit, step = LOWER_STEP_BYTES, end_ms = monotonic_ms() + max_ms;
+	uint64_t usage, limit, step = LOWER_STEP_BYTES, end_ms = now_ms() + max_ms;
 	unsigned busy = 0;
 	int r = v1_limit(g, &limit);
 
@@ -152,7 +144,7 @@ static int v1_lower(struct cgroup_vm *g, uint64_t bytes, uint64_t max_ms, struct
 			limit = next;
 			busy = 0;
 		}
-		if (r == 0 && limit > bytes && monotonic_ms() > end_ms)
+		if (r == 0 && limit > bytes && now_ms() > end_ms)
 			return memoc_err_set(err, -EAGAIN, "the limit of cgroup %s is on its way down", g->path);
 	}
 	return r;

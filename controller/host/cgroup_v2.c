@@ -10,8 +10,8 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
-#include <time.h>
 
+#include "common/clock.h"
 #include "controller/host/kernfile.h"
 
 #define LIMIT_FILE "memory.high"
@@ -82,14 +82,6 @@ static int v2_read(struct cgroup_vm *g, struct vm_host_sample *ret)
 	ret->has_psi = read_psi(g->psi_fd, &psi_us);
 	ret->psi_some_us = psi_us;
 	return 0;
-}
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
 static int write_high(struct cgroup_vm *g, uint64_t bytes, struct memoc_err *err)

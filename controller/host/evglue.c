@@ -43,6 +43,7 @@ static struct {
 	struct entry_queue dead; /* loop thread: stopped, free callback not yet called */
 	int last_id;
 	size_t count;
+	uint64_t calls; /* loop thread */
 } glue = {
 	.mutex = PTHREAD_MUTEX_INITIALIZER,
 	.wishes = STAILQ_HEAD_INITIALIZER(glue.wishes),
@@ -160,6 +161,7 @@ static void on_io(struct ev_loop *loop, ev_io *w, int revents)
 			events |= VIR_EVENT_HANDLE_ERROR | VIR_EVENT_HANDLE_HANGUP;
 	}
 	pthread_mutex_unlock(&glue.mutex);
+	glue.calls++;
 	if (events)
 		e->handle_fn(e->id, w->fd, events, e->opaque);
 }
@@ -175,6 +177,7 @@ static void on_timer(struct ev_loop *loop, ev_timer *w, int revents)
 	if (due)
 		apply_timer(e);
 	pthread_mutex_unlock(&glue.mutex);
+	glue.calls++;
 	if (due)
 		e->timer_fn(e->id, e->opaque);
 }
@@ -294,6 +297,11 @@ int evglue_register(struct ev_loop *loop)
 	ev_unref(loop);
 	virEventRegisterImpl(handle_add, handle_update, handle_remove, timer_add, timer_update, timer_remove);
 	return 0;
+}
+
+uint64_t evglue_calls(void)
+{
+	return glue.calls;
 }
 
 size_t evglue_count(void)

@@ -21,5 +21,7 @@ int evglue_register(struct ev_loop *loop);
 /* How many handles and timers are alive: 0 after all connections are closed and the loop has run once more. For tests.
  */
 size_t evglue_count(void);
+/* How often libvirt was called because of a handle or a timer, ever. Loop thread. */
+uint64_t evglue_calls(void);
 
 #endif

@@ -242,23 +242,24 @@ static int describe(virDomainPtr dom, struct virt_domain *ret)
 	return get_state(dom, &ret->run_state);
 }
 
-int virt_list_active(struct virt_conn *c, struct virt_domain **ret_list, size_t *ret_n, struct memoc_err *err)
+int virt_list(struct virt_conn *c, bool active, struct virt_domain **ret_list, size_t *ret_n, struct memoc_err *err)
 {
 	struct virt_domain *list AUTO_FREE = NULL;
 	virDomainPtr *doms = NULL;
 	size_t filled = 0;
 	int n, r = 0;
 
-	n = virConnectListAllDomains(c->conn, &doms, VIR_CONNECT_LIST_DOMAINS_ACTIVE);
+	n = virConnectListAllDomains(c->conn, &doms,
+				     active ? VIR_CONNECT_LIST_DOMAINS_ACTIVE : VIR_CONNECT_LIST_DOMAINS_INACTIVE);
 	if (n < 0)
 		return fail(c, NULL, "*", "list", err);
 	list = calloc((size_t)n + 1, sizeof(*list));
 	if (!list)
 		r = memoc_err_set(err, -ENOMEM, "no memory for a list of %d domains", n);
 	for (int i = 0; i < n; i++) {
-		/* One that ended since the list was made is left out. */
+		/* One that ended (or started) since the list was made is left out. */
 		if (r == 0 && describe(doms[i], &list[filled]) == 0)
-			filled += list[filled].run_state != VIRT_OFF;
+			filled += (list[filled].run_state != VIRT_OFF) == active;
 		virDomainFree(doms[i]);
 	}
 	free(doms);
@@ -273,7 +274,9 @@ int virt_list_active(struct virt_conn *c, struct virt_domain **ret_list, size_t 
 
 int virt_lookup(struct virt_conn *c, const char *name, struct virt_domain *ret, struct memoc_err *err)
 {
-	virDomainPtr dom = virDomainLookupByName(c->conn, name);
+	char uuid[UUID_TEXT_LEN + 1];
+	virDomainPtr dom = parse_uuid(name, uuid, NULL) == 0 ? virDomainLookupByUUIDString(c->conn, uuid)
+							     : virDomainLookupByName(c->conn, name);
 	struct virt_domain found;
 	int r = 0;
 
@@ -306,18 +309,37 @@ static bool xml_is_live(const char *xml)
 	return id && end && id < end;
 }
 
-int virt_xml(struct virt_conn *c, const char *uuid, char **ret_xml, struct memoc_err *err)
+int virt_persistent(struct virt_conn *c, const char *uuid, bool *ret, struct memoc_err *err)
 {
-	char *xml AUTO_FREE = NULL;
 	virDomainPtr dom;
-	int r = find_domain(c, uuid, &dom, err);
+	int r = find_domain(c, uuid, &dom, err), persistent;
 
 	if (r < 0)
 		return r;
-	xml = virDomainGetXMLDesc(dom, 0);
+	persistent = virDomainIsPersistent(dom);
+	if (persistent < 0)
+		return fail(c, dom, uuid, "persistence", err);
+	*ret = persistent == 1;
+	return 0;
+}
+
+int virt_xml(struct virt_conn *c, const char *uuid, bool config, char **ret_xml, struct memoc_err *err)
+{
+	char *xml AUTO_FREE = NULL;
+	virDomainPtr dom;
+	bool persistent = true;
+	int r = find_domain(c, uuid, &dom, err);
+
+	if (r == 0 && config) /* asked for it, libvirt gives something for a transient one too */
+		r = virt_persistent(c, uuid, &persistent, err);
+	if (r < 0)
+		return r;
+	if (!persistent)
+		return memoc_err_set(err, -EOPNOTSUPP, "XML of domain %s: it is transient", uuid);
+	xml = virDomainGetXMLDesc(dom, config ? VIR_DOMAIN_XML_INACTIVE : 0);
 	if (!xml)
 		return fail(c, dom, uuid, "XML", err);
-	if (!xml_is_live(xml))
+	if (!config && !xml_is_live(xml))
 		return memoc_err_set(err, -ENOENT, "XML of domain %s: it is not running", uuid);
 	*ret_xml = TAKE(xml);
 	return 0;
@@ -429,22 +451,6 @@ int virt_set_policy(struct virt_conn *c, const char *uuid, const char *policy_xm
 		    0 &&
 	    (policy_xml || virGetLastErrorCode() != VIR_ERR_NO_DOMAIN_METADATA)) /* removing nothing is fine */
 		return fail(c, dom, uuid, "policy", err);
-	return 0;
-}
-
-int virt_get_policy(struct virt_conn *c, const char *uuid, bool config, char **ret_xml, struct memoc_err *err)
-{
-	virDomainPtr dom;
-	char *xml;
-	int r = find_domain(c, uuid, &dom, err);
-
-	if (r < 0)
-		return r;
-	xml = virDomainGetMetadata(dom, VIR_DOMAIN_METADATA_ELEMENT, VMPOLICY_XMLNS,
-				   config ? VIR_DOMAIN_AFFECT_CONFIG : VIR_DOMAIN_AFFECT_LIVE);
-	if (!xml && virGetLastErrorCode() != VIR_ERR_NO_DOMAIN_METADATA)
-		return fail(c, dom, uuid, "policy", err);
-	*ret_xml = xml;
 	return 0;
 }
 

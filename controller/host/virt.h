@@ -34,13 +34,16 @@ struct virt_domain {
 	enum virt_run_state run_state;
 };
 
-/* Active domains. The caller frees *ret_list. */
-int virt_list_active(struct virt_conn *c, struct virt_domain **ret_list, size_t *ret_n, struct memoc_err *err);
-/* By name, for a hook that could not tell more. */
+/* Active domains, or those that are defined and off. The caller frees *ret_list. */
+int virt_list(struct virt_conn *c, bool active, struct virt_domain **ret_list, size_t *ret_n, struct memoc_err *err);
+/* By name or UUID, running or not. */
 int virt_lookup(struct virt_conn *c, const char *name, struct virt_domain *ret, struct memoc_err *err);
 int virt_state(struct virt_conn *c, const char *uuid, enum virt_run_state *ret, struct memoc_err *err);
-/* Live XML. The caller frees *ret_xml. */
-int virt_xml(struct virt_conn *c, const char *uuid, char **ret_xml, struct memoc_err *err);
+int virt_persistent(struct virt_conn *c, const char *uuid, bool *ret, struct memoc_err *err);
+/* Live XML (−ENOENT: not running), or with config the persistent one (−EOPNOTSUPP: transient). The caller frees
+ * *ret_xml.
+ */
+int virt_xml(struct virt_conn *c, const char *uuid, bool config, char **ret_xml, struct memoc_err *err);
 /* Guest statistics, one RPC and two monitor commands. Values ≥ 2^63 (Windows' 2^64−1) are left out as unknown. */
 int virt_stats(struct virt_conn *c, const char *uuid, struct guest_stats *ret, struct memoc_err *err);
 /* Live balloon target. Success means only that QEMU knows it. */
@@ -49,8 +52,6 @@ int virt_set_stats_period(struct virt_conn *c, const char *uuid, unsigned second
 /* Writes or (xml NULL) removes <memoc:policy>. live/config as in virsh. */
 int virt_set_policy(struct virt_conn *c, const char *uuid, const char *policy_xml, bool live, bool config,
 		    struct memoc_err *err);
-/* Live (config=false) or persistent policy element; *ret_xml NULL where there is none. The caller frees it. */
-int virt_get_policy(struct virt_conn *c, const char *uuid, bool config, char **ret_xml, struct memoc_err *err);
 /* Is an outgoing migration (or save) under way? */
 int virt_job_active(struct virt_conn *c, const char *uuid, bool *ret_active, struct memoc_err *err);
 

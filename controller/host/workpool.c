@@ -10,8 +10,9 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <sys/queue.h>
-#include <time.h>
+#include <sys/resource.h>
 
+#include "common/clock.h"
 #include "controller/host/thread.h"
 
 struct job {
@@ -61,25 +62,30 @@ struct workpool {
 	unsigned n_alive;   /* with those that are ending */
 	unsigned n_overdue; /* running jobs marked overdue: each allows one thread more */
 	bool stop, abandoned;
+	struct workpool_counts counts;
 };
 
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
-
 /* ---- workers ---- */
+
+/* How often this thread went to sleep by itself. */
+static uint64_t sleeps(void)
+{
+	struct rusage usage;
+
+	return getrusage(RUSAGE_THREAD, &usage) == 0 ? (uint64_t)usage.ru_nvcsw : 0;
+}
 
 /* Mutex held on entry and exit. */
 static void run_job(struct workpool *p, struct job *j, void **worker)
 {
+	uint64_t before = sleeps();
+
 	j->started_ms = max_u64(now_ms(), 1);
 	pthread_mutex_unlock(&p->mutex);
 	j->run(j->arg, worker);
 	pthread_mutex_lock(&p->mutex);
+	p->counts.jobs++;
+	p->counts.job_sleeps += sub_sat_u64(sleeps(), before);
 	j->finished = true;
 	if (j->overdue)
 		p->n_overdue--;
@@ -102,8 +108,10 @@ static void *worker_main(void *arg)
 
 	pthread_mutex_lock(&p->mutex);
 	for (;;) { /* counted as idle here */
-		while (!p->stop && STAILQ_EMPTY(&p->ready) && !worker_is_extra(p))
+		while (!p->stop && STAILQ_EMPTY(&p->ready) && !worker_is_extra(p)) {
 			pthread_cond_wait(&p->work, &p->mutex);
+			p->counts.for_nothing += STAILQ_EMPTY(&p->ready);
+		}
 		p->n_idle--;
 		j = STAILQ_FIRST(&p->ready);
 		if (!j)
@@ -554,6 +562,15 @@ static bool current_waits(const struct work_lane *l)
 	waits = l->current->started_ms == 0;
 	pthread_mutex_unlock(&l->pool->mutex);
 	return waits;
+}
+
+void workpool_count(struct workpool *p, struct workpool_counts *counts)
+{
+	pthread_mutex_lock(&p->mutex);
+	counts->jobs += p->counts.jobs;
+	counts->job_sleeps += p->counts.job_sleeps;
+	counts->for_nothing += p->counts.for_nothing;
+	pthread_mutex_unlock(&p->mutex);
 }
 
 bool work_lane_busy(const struct work_lane *l)

@@ -45,4 +45,13 @@ bool work_lane_busy(const struct work_lane *l); /* a job is running or queued */
 bool work_lane_overdue(const struct work_lane *l);
 size_t work_lane_queued(const struct work_lane *l); /* without the running one */
 
+/* What the workers did, ever. */
+struct workpool_counts {
+	uint64_t jobs;	      /* run */
+	uint64_t job_sleeps;  /* times that a running job waited: for libvirt's answer, a disk, a lock */
+	uint64_t for_nothing; /* times that a worker was woken and there was no work for it */
+};
+/* Adds the pool's counts to *counts. Any thread. */
+void workpool_count(struct workpool *p, struct workpool_counts *counts);
+
 #endif

@@ -46,6 +46,10 @@
 	U64(T, P, guest_ram_bytes), BOOL(T, P, has_memory), BOOL(T, P, under_oom), BOOL(T, P, has_major_faults),       \
 	BOOL(T, P, has_refaults), BOOL(T, P, has_psi)
 
+#define COUNTERS(T, P)                                                                                                 \
+	U64(T, P, ms), BOOL(T, P, has_major_faults), BOOL(T, P, has_refaults), BOOL(T, P, has_psi),                    \
+	U64(T, P, major_faults), U64(T, P, refaults), U64(T, P, psi_some_us)
+
 #define HOST(T, P)                                                                                                     \
 	U64(T, P, mem_available_bytes), DOUBLE(T, P, psi_some_avg10), DOUBLE(T, P, psi_full_avg10),                    \
 	U64(T, P, swap_free_bytes), U64(T, P, swap_total_bytes), U64(T, P, mem_total_bytes), BOOL(T, P, has_memory),   \
@@ -57,7 +61,8 @@
 	U64(T, P, interval_ms), DOUBLE(T, P, dead_band),                                                               \
 	DOUBLE(T, P, min_share), DOUBLE(T, P, headroom_share), U64(T, P, headroom_bytes), U64(T, P, dwell_ms),         \
 	U64(T, P, dwell_max_ms), U64(T, P, grace_ms), U64(T, P, needy_hold_ms), U64(T, P, stale_ms),                   \
-	DOUBLE(T, P, needy_swap_bytes_per_s), DOUBLE(T, P, needy_faults_per_s), BOOL(T, P, balloon_enabled),           \
+	DOUBLE(T, P, needy_swap_bytes_per_s), DOUBLE(T, P, needy_faults_per_s), DOUBLE(T, P, needy_stall),             \
+	BOOL(T, P, balloon_enabled),                                                                                   \
 	U64(T, P, min_speed_bytes_per_s), U64(T, P, stall_timeout_ms), U64(T, P, retry_min_ms),                        \
 	U64(T, P, retry_max_ms), BOOL(T, P, swap_enabled), U64(T, P, max_step_bytes), U64(T, P, keep_free_bytes),      \
 	ENUM(T, P, admission, 0, ADMISSION_DENY + 1)
@@ -90,22 +95,27 @@ static const struct field vm_list[] = {
 	/* rates */
 	BOOL(struct vm, , has_guest_rates), BOOL(struct vm, , has_host_rates), DOUBLE(struct vm, , guest_swap_in_per_s),
 	DOUBLE(struct vm, , guest_swap_out_per_s), U64(struct vm, , guest_swap_delta_bytes), DOUBLE(struct vm, , host_faults_per_s),
-	DOUBLE(struct vm, , host_faults_before_per_s), DOUBLE(struct vm, , host_refaults_per_s), U64(struct vm, , rate_stats_ms),
+	DOUBLE(struct vm, , host_faults_before_per_s), U64(struct vm, , faulting_ms),
+	COUNTERS(struct vm, counters_from.), COUNTERS(struct vm, counters_next.),
+	BOOL(struct vm, , has_lasting_faults), BOOL(struct vm, , has_refault_rate), BOOL(struct vm, , has_stall),
+	DOUBLE(struct vm, , lasting_faults_per_s), DOUBLE(struct vm, , host_refaults_per_s), DOUBLE(struct vm, , stall_share),
+	U64(struct vm, , rate_stats_ms),
 	U64(struct vm, , rate_sample_ms),
 	/* between two statistics */
 	U64(struct vm, , surge_from_bytes), U64(struct vm, , present_ms), U64(struct vm, , surge_bytes), U64(struct vm, , surge_sign_ms),
 	/* estimates */
 	U64(struct vm, , demand_bytes), DOUBLE(struct vm, , demand_confidence), U64(struct vm, , estimate_ms), U64(struct vm, , used_bytes),
-	U64(struct vm, , used_ms), U64(struct vm, , blind_until_ms), U64(struct vm, , growth_from_bytes), U64(struct vm, , growth_from_ms),
+	U64(struct vm, , used_ms), U64(struct vm, , blind_until_ms), U64(struct vm, , growth_from_bytes), U64(struct vm, , growth_from_ms), U64(struct vm, , grown_bytes),
 	DOUBLE(struct vm, , growth_mean_bytes_per_s), DOUBLE(struct vm, , growth_dev_bytes_per_s), U64(struct vm, , headroom_bytes),
 	U64(struct vm, , need_bytes), U64(struct vm, , greedy_bytes), U64(struct vm, , host_floor_bytes), U64(struct vm, , host_floor_until_ms),
-	BOOL(struct vm, , needy), U64(struct vm, , needy_since_ms), U64(struct vm, , needy_sign_ms), INT(struct vm, , needy_rounds),
+	WORDS(struct vm, , past_bytes), WORDS(struct vm, , past_ms), U64(struct vm, , past_n), U64(struct vm, , usable_bytes), U64(struct vm, , usable_ms),
+	BOOL(struct vm, , needy), U64(struct vm, , needy_since_ms), U64(struct vm, , needy_sign_ms), INT(struct vm, , needy_rounds), U64(struct vm, , helping_bytes),
 	DOUBLE(struct vm, , need_score), INT(struct vm, , rank), TEXT(struct vm, , needy_why),
 	/* target and how it is being reached */
 	U64(struct vm, , target_bytes), BOOL(struct vm, , balloon_unsure), U64(struct vm, , balloon_asked_bytes), U64(struct vm, , limit_asked_bytes),
 	U64(struct vm, , limit_bytes), BOOL(struct vm, , limit_known), BOOL(struct vm, , limit_ours), BOOL(struct vm, , balloon_pending),
 	BOOL(struct vm, , limit_pending), INT(struct vm, , balloon_seq), INT(struct vm, , limit_seq), INT(struct vm, , limit_failures),
-	U64(struct vm, , limit_sent_ms), U64(struct vm, , limit_result_ms), U64(struct vm, , balloon_sent_ms), U64(struct vm, , limit_hold_ms),
+	U64(struct vm, , limit_sent_ms), U64(struct vm, , limit_result_ms), U64(struct vm, , balloon_sent_ms), U64(struct vm, , lowered_ms), U64(struct vm, , limit_hold_ms),
 	U64(struct vm, , progress_ms), U64(struct vm, , progress_bytes), U64(struct vm, , limit_drift_ms), U64(struct vm, , step_ms), U64(struct vm, , op_ms),
 	U64(struct vm, , op_actual_bytes), BOOL(struct vm, , op_growing), U64(struct vm, , window_ms), U64(struct vm, , window_actual_bytes),
 	U64(struct vm, , deadline_ms),

@@ -6,10 +6,8 @@
 Figures are printed with their spread and never asserted: a busy machine is no defect.
 """
 
-import json
 import os
 import pathlib
-import socket
 import statistics
 import subprocess
 import sys
@@ -21,9 +19,10 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent / "system"
 import host
 from host import LabError, wait_for
 from lab import Guest, HostSwap, Lab, PrivateLibvirtd
-from memocd import Memocd, program
+from memocd import Link, Memocd, program
 
 MIB = 1 << 20
+WATCH_MS = 500  # how often a guest tells its rate while it is watched
 RUNS = int(os.environ.get("BENCH_RUNS", "10"))
 GOOD_RATE = 0.7  # of the undisturbed pace; below it a workload counts as hurt
 
@@ -43,21 +42,6 @@ def start_lab(lab, config):
     return libvirtd, Memocd(lab, libvirtd, config=config)
 
 
-class Watcher:
-    """`Info` over one open connection: a process for each look would disturb what is measured."""
-
-    def __init__(self, memocd):
-        self.link = socket.socket(socket.AF_UNIX)
-        self.link.connect(str(memocd.socket))
-
-    def balloon(self, name):
-        self.link.sendall(json.dumps({"method": "org.memoc.Controller.Info", "parameters": {"vm": name}}).encode() + b"\0")
-        answer = b""
-        while not answer.endswith(b"\0"):
-            answer += self.link.recv(65536)
-        return json.loads(answer[:-1])["parameters"]["vm"]["balloon_bytes"]
-
-
 def bench_spike():
     """A guest suddenly uses 128 MiB beyond its size: from the first touch until it has that size."""
     values = []
@@ -68,7 +52,7 @@ def bench_spike():
         guest.start()
         guest.wait_ready()
         memocd.wait_vm("spike", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None, 60, "steady")
-        watcher = Watcher(memocd)
+        link = Link(memocd)
         for _ in range(RUNS):
             guest.job("use 60")
             memocd.wait_vm("spike", lambda vm: vm["need_bytes"] < 200 * MIB and not vm["needy"], 120, "its last spike forgotten")
@@ -80,7 +64,7 @@ def bench_spike():
                                 60 * MIB < vm["usable_bytes"] + 60 * MIB < size, 30, "statistics of its new size")
             usable = vm["usable_bytes"]
             begun, began = guest.begin(f"use {60 + (usable + 128 * MIB) // MIB}"), time.monotonic()
-            wait_for(lambda size=size: watcher.balloon("spike") >= size + 128 * MIB, 60, "the size to be reached", every_s=0.02)
+            wait_for(lambda size=size: link.list()["spike"]["balloon_bytes"] >= size + 128 * MIB, 60, "the size to be reached", every_s=0.02)
             values.append(time.monotonic() - began)
             guest.finish(begun)
     figure("spike of 128 MiB beyond its size: touch to size reached", values, "s", "<= 1.5")
@@ -90,21 +74,22 @@ def resident(guests):
     return sum(guest.cgroup().usage() for guest in guests)
 
 
-def longest_hurt(guests, marks, until):
-    """Longest time that any guest's workload was below GOOD_RATE in a row."""
-    worst = 0.0
-    for guest, since in zip(guests, marks):
-        hurt_from, last = None, None
-        for at, rate in guest.rate_samples(since):
-            if at > until:
-                break
-            if rate < GOOD_RATE:
-                hurt_from = hurt_from if hurt_from is not None else (last if last is not None else at)
-                worst = max(worst, at - hurt_from)
-            else:
-                hurt_from = None
-            last = at
-    return worst
+def longest_hurt(guests, marks, began, until):
+    """Longest time that any guest's workload was below GOOD_RATE in a row, in the span from began to until."""
+    return max(longest_below(guest.rate_samples(since), began, until) for guest, since in zip(guests, marks))
+
+
+def longest_below(samples, began, until):
+    """samples: [(host time, rate since the sample before)], so that a rate counts for all the time since then. Silence up to
+    the end of the span is hurt, because a frozen guest sends nothing; only the second in which the next sample is due is not."""
+    worst, good_at = 0.0, began
+    for at, rate in samples:
+        if at > until:
+            break
+        if rate >= GOOD_RATE:
+            good_at = max(began, at)
+        worst = max(worst, at - good_at)
+    return max(worst, until - good_at if until - good_at > 2 * WATCH_MS / 1000 else 0)
 
 
 def bench_squeeze():
@@ -126,17 +111,17 @@ def bench_squeeze():
             memocd.config = {"host": {"pool": str(pool)}, "policy": {"grace": "3s"}}
             marks = [len(guest.line.events) for guest in guests]
             for guest in guests:
-                guest.cmd("watch 500")
+                guest.cmd(f"watch {WATCH_MS}")
             began = time.monotonic()
             memocd.start()
             wait_for(lambda: resident(guests) <= pool, 120, "residency inside the pool", show=lambda: resident(guests))
             inside.append(time.monotonic() - began)
             time.sleep(15)  # the span that is judged, not a wait
-            hurt.append(longest_hurt(guests, marks, time.monotonic()))
-            marks = [len(guest.line.events) for guest in guests]
+            hurt.append(longest_hurt(guests, marks, began, time.monotonic()))
+            marks, began = [max(0, len(guest.line.events) - 1) for guest in guests], time.monotonic()
             guests[0].begin("use 240")
             time.sleep(20)  # likewise
-            spike_hurt.append(longest_hurt(guests, marks, time.monotonic()))
+            spike_hurt.append(longest_hurt(guests, marks, began, time.monotonic()))
             if any(guest.cgroup().oom_kills() for guest in guests):
                 raise LabError("a guest lost a process to the OOM killer")
     figure("four guests under 70 %: until inside the pool", inside, "s", "<= 15")
@@ -152,6 +137,13 @@ def switches(pid):
             if line.startswith("voluntary_ctxt_switches"):
                 total += int(line.split()[1])
     return total
+
+
+def unexplained(run):
+    """Wake-ups of memocd (its `wakeups`, a second) for which there was no reason. A turn of its loop is explained by anything
+    that was due in it; a worker's waking by the job that it then ran, and what the job itself waits for by the job."""
+    explained = run["loop"] - run["loop_for_nothing"] + run["jobs"] + run["job_sleeps"]
+    return max(run["loop_for_nothing"] + run["worker_for_nothing"], run["sleeps"] - explained)
 
 
 def private_bytes(pid):
@@ -171,17 +163,23 @@ def bench_idle():
             guest.wait_ready()
             memocd.wait_vm(guest.name, lambda vm: vm["state"] == "steady", 60, "steady")
         time.sleep(10)
-        cpu, wakes, ticks = [], [], []
+        link, cpu, private, wakes, runs = Link(memocd), [], [], [], []
         for _ in range(RUNS):
+            told = link.call("Host")["host"]["wakeups"]
             before, woken, began = host.cpu_seconds(memocd.pid), switches(memocd.pid), time.monotonic()
             time.sleep(10)  # the span that is measured
             span = time.monotonic() - began
             cpu.append(100 * (host.cpu_seconds(memocd.pid) - before) / span)
             wakes.append((switches(memocd.pid) - woken) / span)
-            ticks.append(span)
+            private.append(private_bytes(memocd.pid) / MIB)
+            now = link.call("Host")["host"]["wakeups"]
+            runs.append({key: (now[key] - told[key]) / span for key in now})
         figure("six idle VMs: CPU of memocd", cpu, "%", "<= 0.5")
-        figure("six idle VMs: wake-ups of all its threads", wakes, "/s", "-")
-        figure("six idle VMs: private memory of memocd", [private_bytes(memocd.pid) / MIB], "MiB", "<= 8")
+        figure("six idle VMs: private memory of memocd", private, "MiB", "<= 8")
+        figure("six idle VMs: wake-ups of all its threads, by /proc", wakes, "/s", "-")
+        figure("  of these without reason", [unexplained(run) for run in runs], "/s", "about 0")
+        for key in runs[0]:
+            figure(f"  counted: {key}", [run[key] for run in runs], "/s", "-")
 
 
 HOOK_XML = """<domain type='kvm'><name>bench</name><uuid>6f1ca5b6-3a0c-4d8e-9a58-0d4e2b1c7f{0:02x}</uuid><memory unit='KiB'>524288</memory>
@@ -206,14 +204,7 @@ def bench_hook():
         figure("/bin/true, started the same way", nothing, "ms", "-")
 
 
-def bench_core():
-    """The core's decision for 1,000 VMs, where that program was built."""
-    path = program("memocd").parent / "tests/bench/core_decide"
-    if path.exists():
-        print(subprocess.run([path], check=True, capture_output=True, text=True).stdout, end="")
-
-
-BENCHES = {"spike": bench_spike, "squeeze": bench_squeeze, "idle": bench_idle, "hook": bench_hook, "core": bench_core}
+BENCHES = {"spike": bench_spike, "squeeze": bench_squeeze, "idle": bench_idle, "hook": bench_hook}
 
 
 def main(argv):

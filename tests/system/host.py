@@ -89,6 +89,17 @@ def cpu_seconds(pid):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
+def waited_seconds(pid, only_main=False):
+    """How long threads of a process were ready to run and had no processor, since they began; 0 where the kernel does not
+    tell. The difference of two readings is what a busy machine, not the program, took. Also of one that has just ended."""
+    tasks = [pathlib.Path(f"/proc/{pid}")] if only_main else pathlib.Path(f"/proc/{pid}/task").glob("*")
+    total = 0
+    for task in tasks:
+        with contextlib.suppress(OSError, ValueError):
+            total += int((task / "schedstat").read_text(encoding="ascii").split()[1])
+    return total / 1e9
+
+
 def proc_status_bytes(pid, key):
     """VmRSS, VmSwap, RssAnon … of /proc/PID/status."""
     text = pathlib.Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace")

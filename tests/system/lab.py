@@ -151,6 +151,17 @@ class HostSwap:
         undo_swap(self.device)
 
 
+class KernelSetting:
+    """A file of /proc/sys with another number while the lab lives; put back at its end, also by a sweep after a killed run."""
+
+    def __init__(self, lab, path, value):
+        path = pathlib.Path(path)
+        before = path.read_text(encoding="ascii")
+        lab.record(kind="setting", path=str(path), before=before)
+        lab.defer(str(path), lambda: path.write_text(before, encoding="ascii"))
+        path.write_text(str(value), encoding="ascii")
+
+
 class Child:
     """A program started by the lab: recorded, logged to a file, ended with the lab."""
 
@@ -228,6 +239,8 @@ def remove_lab(base):
                 end_process(entry["pid"], entry["start"])
             elif entry["kind"] == "cgroup":
                 Partition(entry["name"]).remove()
+            elif entry["kind"] == "setting":
+                pathlib.Path(entry["path"]).write_text(entry["before"], encoding="ascii")
         except (LabError, OSError) as error:
             problems.append(f"{entry}: {error}")
     for pid, start, _ in processes_naming(str(base) + "/"):  # started, but killed before it was recorded
@@ -304,7 +317,7 @@ from libvirtd import PrivateLibvirtd  # noqa: E402
 from guest import Guest  # noqa: E402
 from memocd import EventFollower, Memocd  # noqa: E402
 
-__all__ = ["EventFollower", "Guest", "GuestImage", "HostSwap", "ImageError", "Lab", "LabError", "MIB", "Memocd",
+__all__ = ["EventFollower", "Guest", "GuestImage", "HostSwap", "ImageError", "Lab", "KernelSetting", "LabError", "MIB", "Memocd",
            "PrivateLibvirtd", "leftovers", "sweep", "wait_for", "Child", "time"]
 
 if __name__ == "__main__":

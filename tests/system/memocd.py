@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -143,8 +144,8 @@ class Memocd:
         return self.memoc("host")
 
     def list(self):
-        """{name: object} of all VMs."""
-        return {vm["name"]: vm for vm in self.memoc("list", "--all")}
+        """{name: object} of all VMs that are not off."""
+        return {vm["name"]: vm for vm in self.memoc("list", "--all") if vm["state"] != "off"}
 
     def vm(self, name):
         return self.list()[name]
@@ -162,6 +163,39 @@ class Memocd:
             return vm if vm is not None and predicate(vm) else None
 
         return wait_for(holds, limit_s, f"{name}: {what}", every_s=0.1, show=lambda: self.list().get(name))
+
+
+class Link:
+    """Questions over one open connection: a process for each look would disturb what is measured. One thread only."""
+
+    def __init__(self, memocd):
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(20 * host.SLOW)
+        self.socket.connect(str(memocd.socket))
+
+    def call(self, method, **parameters):
+        """The reply's parameters as they are on the wire."""
+        message = {"method": f"org.memoc.Controller.{method}", "parameters": parameters}
+        try:
+            self.socket.sendall(json.dumps(message).encode() + b"\0")
+            answer = b""
+            while not answer.endswith(b"\0"):
+                part = self.socket.recv(65536)
+                if not part:
+                    raise LabError(f"{method}: memocd closed the connection")
+                answer += part
+        except OSError as error:
+            raise LabError(f"{method}: {error}") from None
+        reply = json.loads(answer[:-1])
+        if "error" in reply:
+            raise LabError(f"{method}: {reply}")
+        return reply["parameters"]
+
+    def list(self):
+        return {vm["name"]: vm for vm in self.call("List")["vms"]}
+
+    def close(self):
+        self.socket.close()
 
 
 class EventFollower:

@@ -7,11 +7,13 @@ a mark are those after it, also over a restart of memocd (whose own numbers begi
 
 import itertools
 import json
+import re
+import shlex
 import time
 
 import host
 from host import MIB, LabError, wait_for
-from lab import Guest, HostSwap, Memocd, PrivateLibvirtd
+from lab import Child, Guest, HostSwap, Memocd, PrivateLibvirtd
 from memocd import program
 
 RESIZE_LIMIT_S = 60  # a resize takes a second; ten times that on a busy machine is late, not wrong
@@ -115,6 +117,24 @@ class Stage:
             assert not inside or guest.report()["oom_kills"] == 0, f"{name}: its own kernel killed: {guest.report()}"
 
 
+class SwaplessMemocd(Memocd):
+    """memocd on a host without swap. Other users of this machine may have some, so its meminfo says that there is none."""
+
+    def start(self, wait=True, extra=()):
+        fake = self.base / "meminfo"
+        text = open("/proc/meminfo", encoding="ascii").read()
+        fake.write_text(re.sub(r"^(Swap(?:Total|Free|Cached):\s+)\d+", r"\g<1>0", text, flags=re.MULTILINE), encoding="ascii")
+        self.state_dir.mkdir(exist_ok=True)
+        self.write_config()
+        words = [program("memocd"), "--config", self.config_path, "--connect", self.libvirtd.uri, "--socket", self.socket,
+                 "--state-dir", self.state_dir, "--run-dir", self.run_dir, "--log", "stderr"]
+        script = f"mount --bind {shlex.quote(str(fake))} /proc/meminfo && exec {shlex.join(map(str, words))}"
+        self.child = Child(self.lab, self.name, ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+                           self.log)
+        self.wait_answering()
+        return self
+
+
 def brief(events):
     """One short line an event, for messages."""
     return [f"{event['details']['monotonic_ms']} {event['vm']} {event['event']} {mib(event['from_bytes'])}->"
@@ -144,4 +164,4 @@ def pairs(items):
     return list(itertools.pairwise(items))
 
 
-__all__ = ["MIB", "RESIZE_LIMIT_S", "LabError", "Stage", "assert_order", "at", "brief", "host", "mib", "pairs", "wait_for"]
+__all__ = ["MIB", "RESIZE_LIMIT_S", "LabError", "Stage", "SwaplessMemocd", "assert_order", "at", "brief", "host", "mib", "pairs", "wait_for"]

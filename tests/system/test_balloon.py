@@ -5,41 +5,25 @@ Sizes are asked for by `memoc resize`, so that nothing here depends on what the 
 """
 
 import re
-import shlex
 
-from lab import Child, Memocd
-from memocd import program
-from stage import MIB, RESIZE_LIMIT_S, Stage, assert_order, at, brief, pairs, wait_for
-from run import limit
+from lab import HostSwap
+from stage import MIB, RESIZE_LIMIT_S, Stage, SwaplessMemocd, assert_order, at, brief, host, pairs, wait_for
+from run import Skip, limit
 
 MEMORY_MIB = 384
 # A software-emulated guest's balloon takes some 400 MiB/s; throttled as below 3 to 6 MiB/s. The bound between the two
 # leaves a factor of several on both sides.
 MIN_SPEED_MIB = 16
 RETRY_MIN_S = 2
+SMALL_SWAP_MIB = 128
+KEEP_FREE_MIB = 30  # less than the quarter of that swap that is kept at most
 CONFIG = {
     "host": {"pool": "8G", "buffer": "64M"},
+    # A guest squeezed on purpose swaps: that is not what these tests are about (double swapping would open its limit).
+    "policy": {"needy_swap": "1G"},
     "balloon": {"min_speed": f"{MIN_SPEED_MIB}M", "stall_timeout": "1500ms", "retry_min": f"{RETRY_MIN_S}s",
                 "retry_max": "1h"},
 }
-
-
-class SwaplessMemocd(Memocd):
-    """memocd on a host without swap. Other users of this machine may have some, so its meminfo says that there is none."""
-
-    def start(self, wait=True, extra=()):
-        fake = self.base / "meminfo"
-        text = open("/proc/meminfo", encoding="ascii").read()
-        fake.write_text(re.sub(r"^(Swap(?:Total|Free|Cached):\s+)\d+", r"\g<1>0", text, flags=re.MULTILINE), encoding="ascii")
-        self.state_dir.mkdir(exist_ok=True)
-        self.write_config()
-        words = [program("memocd"), "--config", self.config_path, "--connect", self.libvirtd.uri, "--socket", self.socket,
-                 "--state-dir", self.state_dir, "--run-dir", self.run_dir, "--log", "stderr"]
-        script = f"mount --bind {shlex.quote(str(fake))} /proc/meminfo && exec {shlex.join(map(str, words))}"
-        self.child = Child(self.lab, self.name, ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
-                           self.log)
-        self.wait_answering()
-        return self
 
 
 class Bench(Stage):
@@ -219,6 +203,50 @@ def test_no_host_swap_no_limit(bench):
     finally:
         swapless.stop()
         bench.memocd = kept
+
+
+def replace_swap(bench, mib):
+    """Another size of host swap."""
+    old, bench.swap = bench.swap, HostSwap(bench.lab, mib)
+    old.remove()
+
+
+def test_nearly_full_host_swap_is_kept(bench):
+    """[swap] keep_free: limits stop where host swap is nearly full, say so, and go on once there is room again."""
+    if set(host.swaps()) != {bench.swap.device}:
+        raise Skip("this host has swap of its own, which would have to be filled")
+    for name in bench.guests:
+        bench.memocd.memoc_text("drain", name, "--wait", limit_s=90)
+        bench.memocd.memoc_text("release", name)
+    bench.memocd.stop()
+    replace_swap(bench, SMALL_SWAP_MIB)
+    bench.memocd.write_config(dict(CONFIG, swap={"keep_free": f"{KEEP_FREE_MIB}M"}))
+    bench.memocd.start()
+    bench.wait_steady()
+    mark = bench.resize("bare", 64)  # more than that swap holds
+    low = bench.wait_event("swap-low", None, mark)
+    bench.resize("plain", 300)  # in the meantime balloons do their work
+    bench.wait_balloon("plain", 300)
+    bench.wait_steady("bare", "plain")
+    lower = [event for event in bench.events(at(low) + 1, "bare", ("limit",))
+             if event["to_bytes"] is None or event["to_bytes"] < bench.bare.cgroup().limit()]
+    assert not lower, f"swapped on although swap was low: {brief(bench.events(mark))}"
+    # The kernel swaps in clusters and counts late, and a step is 4 MiB at least.
+    free = host.meminfo_bytes("SwapFree")
+    assert KEEP_FREE_MIB - 10 < free / MIB <= KEEP_FREE_MIB + 8, (free / MIB, brief(bench.events(mark)))
+    assert bench.plain.cgroup().limit() is None, "limited although swap was low"
+    assert "keep_free" in bench.explain("bare"), bench.explain("bare")
+    bench.assert_unharmed("bare", "plain")
+    mark = bench.mark()
+    replace_swap(bench, 1024)
+    bench.wait_event("swap-low-over", None, mark)
+    bench.wait_limited("bare", 64)
+    assert "keep_free" not in bench.explain("bare"), bench.explain("bare")
+    bench.assert_unharmed("bare", "plain")
+    bench.memocd.write_config(CONFIG)
+    bench.memocd.reload()
+    bench.resize("bare", 256)
+    bench.wait_vm("bare", lambda vm: vm["limit_bytes"] is None and vm["state"] == "steady", "an open limit")
 
 
 def test_driver_without_a_task_is_noticed(bench):

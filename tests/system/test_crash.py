@@ -2,6 +2,7 @@
 """memocd killed, libvirtd killed, a monitor that hangs: nobody else notices, and what was known is known again."""
 
 import contextlib
+import json
 import os
 import random
 import signal
@@ -17,8 +18,8 @@ CONFIG = {
     "balloon": {"min_speed": "1M", "stall_timeout": "2s", "retry_min": "60s"},
 }
 KILLS = 20
-BOOKS_S = 3  # what the books may take to be correct after a restart, when the machine is not busy otherwise
-LATEST_S = 45
+BOOKS_S = 3  # from the start of the process until the books are correct
+PERIOD_S = 1.5  # memocd looks at each VM once a second: its word is what was true at a moment of the time before
 WORK_MIB = 60
 
 
@@ -35,6 +36,7 @@ class Bench(Stage):
         self.wait_steady()
         for guest in (self.alpha, self.bare):
             guest.job(f"use {WORK_MIB}")
+        self.trail = []  # what was wrong with the books, and when, in the last restart
         # Health is learned by trying.
         self.resize("alpha", 200)
         self.wait_balloon("alpha", 200)
@@ -50,26 +52,54 @@ class Bench(Stage):
             guest.kill(signal.SIGCONT)
             self.wait_vm(name, lambda vm: vm["state"] == "steady" and not vm["quarantined"], "to be steady")
 
-    def books_errors(self):
-        """What memocd's account says otherwise than kernel and QEMU."""
-        wrong = []
-        listed = self.memocd.list()
+    def truth(self):
+        """(time, {name: {quantity: bytes}}) by kernel and QEMU; no limit is infinity."""
+        sizes = {}
         for name, guest in self.guests.items():
-            vm, group = listed.get(name), guest.cgroup()
-            if vm is None or vm["resident_bytes"] is None:
+            group = guest.cgroup()
+            sizes[name] = {"limit": group.limit() or float("inf"), "balloon": guest.balloon_bytes(),
+                           "present": group.usage() + group.swapped()}
+        return time.monotonic(), sizes
+
+    def books_errors(self, looks):
+        """What memocd's account says otherwise than kernel and QEMU, in the last of `looks` or within a period before it.
+        looks: truths, oldest first; one is added, so that memocd's word lies between two of them."""
+        listed, total = self.memocd.list(), self.memocd.host()
+        looks.append(self.truth())
+        latest = [sizes for when, sizes in looks[:-2] if when > looks[-1][0] - PERIOD_S] + [sizes for _, sizes in looks[-2:]]
+        wrong = []
+        for name in self.guests:
+            vm = listed.get(name)
+            if vm is None or vm["resident_bytes"] is None or vm["balloon_bytes"] is None:
                 wrong.append(f"{name}: not known yet")
                 continue
-            if vm["limit_bytes"] != group.limit():
-                wrong.append(f"{name}: limit {vm['limit_bytes']}, really {group.limit()}")
-            if vm["balloon_bytes"] is None or abs(vm["balloon_bytes"] - guest.balloon_bytes()) > 8 * MIB:
-                wrong.append(f"{name}: balloon {vm['balloon_bytes']}, really {guest.balloon_bytes()}")
-            if abs(vm["resident_bytes"] + (vm["swapped_bytes"] or 0) - group.usage() - group.swapped()) > 48 * MIB:
-                wrong.append(f"{name}: resident {vm['resident_bytes']} swapped {vm['swapped_bytes']}, really "
-                             f"{group.usage()} and {group.swapped()}")
-        total = self.memocd.host()
+            told = {"limit": vm["limit_bytes"] or float("inf"), "balloon": vm["balloon_bytes"],
+                    "present": vm["resident_bytes"] + vm["swapped_bytes"]}
+            for what, slack in (("limit", 0), ("balloon", MIB), ("present", 8 * MIB)):
+                true = [sizes[name][what] for sizes in latest]
+                if not min(true) - slack <= told[what] <= max(true) + slack:
+                    wrong.append(f"{name}: {what} {told[what]}, really {true}")
         if total["vms"] != len(self.guests) or total["granted_bytes"] < sum(vm["resident_bytes"] or 0 for vm in listed.values()):
             wrong.append(f"host: {total}")
         return wrong
+
+    def waited_s(self):
+        """What those who take part in a restart waited for a processor: this is not memocd's doing. Guests answer side by side."""
+        return sum(host.waited_seconds(pid) for pid in (self.memocd.pid, self.libvirtd.pid, os.getpid())) + \
+            max(host.waited_seconds(guest.pid, only_main=True) for guest in self.guests.values())
+
+    def restart_s(self):
+        """Starts memocd; (seconds until its books are right, how much of that was waiting for a processor)."""
+        def right():
+            wrong = self.books_errors(looks)
+            self.trail.append(f"{time.monotonic() - began:.2f}: {wrong}")
+            return not wrong
+
+        looks, began, self.trail = [self.truth()], time.monotonic(), []
+        self.memocd.start(wait=False)
+        waited_s = self.waited_s()
+        wait_for(right, RESIZE_LIMIT_S, "correct books", show=lambda: self.trail)
+        return time.monotonic() - began, self.waited_s() - waited_s
 
 
 def fixture(lab):
@@ -99,10 +129,7 @@ def test_memocd_killed_in_mid_shrink(bench):
             state = bench.vm("alpha")["state"]
             states[state] = states.get(state, 0) + 1
         bench.memocd.kill()
-        bench.memocd.start()
-        began = time.monotonic()
-        wait_for(lambda: not bench.books_errors(), LATEST_S, f"correct books after kill {number + 1}", show=bench.books_errors)
-        took_s.append(time.monotonic() - began)
+        took_s.append((*bench.restart_s(), bench.trail))
         listed = bench.memocd.list()
         for name, sizes in pins.items():
             assert listed[name]["pinned_bytes"] in {size * MIB for size in sizes}, listed[name]
@@ -114,9 +141,12 @@ def test_memocd_killed_in_mid_shrink(bench):
     halfway = sum(count for state, count in states.items() if state.startswith("shrinking"))
     assert halfway >= KILLS // 5, f"hardly ever killed in mid-shrink: {states}, seed {seed}"
     bench.alpha.cmd("throttle 100")
-    median_s = sorted(took_s)[KILLS // 2]
-    print(f"test_crash: states when killed {states}, books right after {median_s:.1f} s", flush=True)
-    assert median_s <= BOOKS_S * host.SLOW, f"books are right after {median_s:.1f} s (median); all: {took_s}"
+    told = ", ".join(f"{whole_s:.2f} ({waited_s:.2f})" for whole_s, waited_s, _ in took_s)
+    print(f"test_crash: states when killed {states}; s until books right (of it waiting for a processor): {told}; "
+          f"what the slowest waited for: {max(took_s)[2]}", flush=True)
+    # Waits overlap: they excuse half of the time at most.
+    late = [(whole_s, trail) for whole_s, waited_s, trail in took_s if whole_s - min(waited_s, whole_s / 2) > BOOKS_S * host.SLOW]
+    assert not late, f"books late: {late}; all: {told}"
     bench.memocd.memoc_text("release", "third")
     for name, size in (("alpha", 200), ("bare", 200)):
         bench.resize(name, size)
@@ -124,6 +154,52 @@ def test_memocd_killed_in_mid_shrink(bench):
     bench.wait_limited("bare", 200)
     for guest in (bench.alpha, bench.bare):
         wait_for(lambda one=guest: one.relative_rate() > 0.7, RESIZE_LIMIT_S, f"the workload of {guest.name} at its pace")
+
+
+def test_what_an_orderly_stop_leaves(bench):
+    """SIGTERM: limits stay with on_exit = keep; with open those that memoc set are gone, and somebody else's stays."""
+    def both_limited():
+        for name in ("alpha", "bare"):  # the first behind its balloon, with room for QEMU's own memory
+            bench.wait_vm(name, lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is not None, "limited")
+
+    limited, foreign = (bench.alpha, bench.bare), bench.third
+    for name in ("alpha", "bare"):
+        bench.resize(name, 200)
+    both_limited()
+    assert bench.memocd.stop() == 0
+    assert None not in [guest.cgroup().limit() for guest in limited], "not kept"
+    theirs = 1024 * MIB
+    foreign.cgroup().set_limit(theirs)
+    bench.memocd.write_config(dict(CONFIG, host=dict(CONFIG["host"], on_exit="open")))
+    bench.memocd.start()
+    both_limited()
+    bench.wait_steady()
+    assert foreign.cgroup().limit() == theirs
+    assert bench.memocd.stop() == 0
+    assert [guest.cgroup().limit() for guest in limited] == [None, None], "not opened"
+    assert foreign.cgroup().limit() == theirs, "somebody else's limit was opened"
+    foreign.cgroup().set_limit(None)
+    bench.assert_unharmed()
+    bench.memocd.write_config(CONFIG)
+    bench.memocd.start()  # sizes were remembered; whose balloon is at its size needs no limit to get there
+    bench.wait_vm("bare", lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is not None, "limited again")
+
+
+def test_limit_of_the_last_moment(bench):
+    """Killed right after a VM's first limit, which no state file knows of: the next memocd takes it for memoc's and opens it when it may."""
+    name, last = "third", 1024 * MIB
+    bench.memocd.memoc_text("drain", name, "--wait", limit_s=60)
+    wait_for(lambda: json.loads(state_text(bench))["vms"] and all(
+        vm["limit_open"] for vm in json.loads(state_text(bench))["vms"] if vm["name"] == name), RESIZE_LIMIT_S, "the state file to say so",
+        show=lambda: state_text(bench))
+    bench.memocd.kill()
+    bench.third.cgroup().set_limit(last)
+    bench.memocd.start()
+    bench.memocd.memoc_text("release", name)
+    bench.memocd.memoc_text("set", name, "swap=no")
+    wait_for(lambda: bench.third.cgroup().limit() is None, RESIZE_LIMIT_S, "the limit to be opened", show=bench.third.cgroup().limit)
+    bench.memocd.memoc_text("set", name, "swap=yes")
+    bench.assert_unharmed()
 
 
 def state_text(bench):

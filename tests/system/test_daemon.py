@@ -3,9 +3,11 @@
 test driver here, because no VM is wanted, and systemd is played by the test (it speaks the two protocols itself)."""
 
 import os
+import pathlib
 import signal
 import socket
 import subprocess
+import time
 
 import host
 from host import wait_for
@@ -20,6 +22,22 @@ class NoLibvirt:
         self.uri = "test:///default"
         self.memoc_socket = lab.base / "run" / "memoc.sock"
         self.memoc_socket.parent.mkdir()
+
+
+FAULTS = pathlib.Path(__file__).resolve().parent / "libvirt_faults.c"
+
+
+def with_fault(service, fault):
+    """memocd with libvirt_faults.c preloaded, running."""
+    library = service.lab.base / "libvirt_faults.so"
+    if not library.exists():
+        host.run([*os.environ.get("CC", "cc").split(), "-shared", "-fPIC", "-Wall", "-Werror", "-D_GNU_SOURCE", "-o", library, FAULTS])
+    memocd = service.memocd
+    memocd.prefix = ["env", f"LD_PRELOAD={library}", f"MEMOC_FAULT={fault}"]
+    try:
+        return memocd.start()
+    finally:
+        memocd.prefix = []
 
 
 class Service:
@@ -160,3 +178,25 @@ def test_flood_of_clients(service):
     first.close()
     wait_for(lambda: memocd.run("host").returncode == 0, 20, "the next client to be served")
     memocd.stop()
+
+
+def test_failed_calls_are_made_again(service):
+    """A list, an XML or a connection that libvirt refuses once, while its events still come: the VM is known soon after all the same."""
+    for fault in ("list", "xml", "open"):
+        memocd = with_fault(service, fault)
+        memocd.wait_vm("test", lambda vm: vm["max_bytes"], 60, f"known in spite of a failed call ({fault})")
+        assert "tried again" in memocd.log.read_text() or fault == "open", f"{fault}: the failure is not in the log"
+        memocd.stop()
+
+
+def test_pause_during_a_look(service):
+    """Paused while memocd reads its XML, new to the core or known to it: it is paused, whatever that look still saw."""
+    for call in (1, 2):
+        memocd = with_fault(service, f"pause:{call}")
+        memocd.wait_vm("test", lambda vm: vm["max_bytes"], 60, "known")
+        if call == 2:
+            memocd.memoc_text("set", "test", "weight=200", "--live")  # looked at again
+        memocd.wait_vm("test", lambda vm: vm["state"] == "paused", 60, "paused")
+        time.sleep(3)  # the span in which the late look comes back, and longer: not a wait
+        assert memocd.vm("test")["state"] == "paused", memocd.events()
+        memocd.stop()

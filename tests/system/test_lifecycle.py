@@ -12,8 +12,8 @@ SMALL_MIB = 160
 CONFIG = {
     "host": {"pool": "8G", "buffer": "64M"},
     "policy": {"grace": "30s"},
-    # Wide apart from what a working balloon does and from what a throttled one does (test_balloon.py).
-    "balloon": {"min_speed": "16M", "stall_timeout": "1500ms", "retry_min": "2s"},
+    # Stalls are not the subject here: the last pages of a guest that boots on a busy machine may take their time.
+    "balloon": {"min_speed": "1M", "stall_timeout": "5s", "retry_min": "2s"},
 }
 
 

@@ -8,6 +8,8 @@ import os
 import re
 import shutil
 import subprocess
+import threading
+import time
 import xml.etree.ElementTree as ElementTree
 
 import host
@@ -53,6 +55,10 @@ class Desk:
     def wait_steady(self):
         self.memocd.wait_vm("web1", lambda vm: vm["state"] == "steady" and vm["usable_bytes"] is not None, 60,
                             "steady, with statistics")
+
+    def waited_s(self):
+        """What memocd and libvirtd waited for a processor since they began."""
+        return host.waited_seconds(self.memocd.pid) + host.waited_seconds(self.libvirtd.pid)
 
     def memoc(self, *args, limit_s=20):
         return self.memocd.memoc_text(*args, limit_s=limit_s)
@@ -108,11 +114,16 @@ def test_set_is_in_effect_at_once(desk):
 
 def test_virsh_metadata_is_in_effect_at_once(desk):
     """A policy that virsh writes is picked up by itself, is shown by memoc, and can be taken away again."""
+    waited_s = desk.waited_s()
     desk.virsh_policy("<policy min='128M' weight='77' swap='no'/>", "--live")
-    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 77, 5, "the policy that virsh wrote")
+    written = time.monotonic()
+    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 77, 20, "the policy that virsh wrote")
     assert vm["min_bytes"] == 128 * MIB and desk.policy()["swap"] == "no"
+    told = [event for event in desk.memocd.events("web1") if event["event"] == "policy" and "weight 77" in event["reason"]]
+    late_s = told[-1]["details"]["monotonic_ms"] / 1000 - written - (desk.waited_s() - waited_s)
+    assert late_s < 0.5 * host.SLOW, f"{late_s:.2f} s after virsh had written it"
     desk.guest.virsh("metadata", "--uri", POLICY_NS, "--remove", "--live")
-    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 100, 5, "the default policy")
+    vm = desk.memocd.wait_vm("web1", lambda vm: vm["weight"] == 100, 20, "the default policy")
     assert vm["min_bytes"] == MEMORY_MIB // 4 * MIB, vm
 
 
@@ -216,6 +227,99 @@ def test_live_and_config(desk):
     vm = desk.memocd.wait_vm("web1", lambda vm: vm["max_bytes"] > 0, 10, "to be known")
     assert vm["weight"] == 100 and vm["min_bytes"] == 128 * MIB, vm
     assert "--live and --config" in desk.refused(2, "get", "web1", "--live", "--config")
+
+
+def test_many_sets_at_once(desk):
+    """Each of many memoc set that run at once sets a key of its own: none is lost, in the live or the persistent XML."""
+    for round_ in range(4):
+        wanted = {"min": f"{100 + round_}M", "max": f"{240 + round_}M", "weight": str(400 + round_),
+                  "balloon": ("no", "yes")[round_ % 2], "swap": ("no", "yes")[round_ % 2]}
+        processes = [subprocess.Popen([program("memoc"), "set", "web1", f"{key}={value}"], env=desk.memocd.environment(),
+                                      stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+                     for _ in range(3) for key, value in wanted.items()]
+        for process in processes:
+            error = process.communicate(timeout=30 * host.SLOW)[1]
+            assert process.returncode == 0, error
+        for flags in ((), ("--inactive",)):
+            found = {"balloon": "yes", "swap": "yes", **desk.xml_policy(*flags)}
+            assert found == wanted, (flags, found, wanted)
+        assert {**desk.policy(), "managed": None} == {**wanted, "managed": None}, desk.policy()
+
+
+@limit(180)
+def test_a_vm_that_is_off(desk):
+    """get and set reach a VM that does not run, as virsh does; what was set holds from the first moment of its start."""
+    uuid = desk.guest.uuid
+    desk.guest.kill()
+    desk.guest.wait_gone()
+    wait_for(lambda: "web1" not in desk.memocd.list(), 10, "its end to be noticed")
+    try:
+        off = {vm["name"]: vm for vm in desk.memocd.memoc("list", "--all")}["web1"]
+        assert off["state"] == "off" and off["uuid"] == uuid and off["max_bytes"] == MEMORY_MIB * MIB, off
+        assert off["min_bytes"] == MIN_MIB * MIB and off["weight"] == 100 and off["resident_bytes"] is None, off
+        assert desk.memocd.memoc("list") == [] and "off" in desk.memoc("list", "--all")
+        rows = {row["key"]: row for row in desk.memocd.memoc("get", "web1")}
+        assert rows["min"]["value"] == f"{MIN_MIB}M" and rows["min"]["source"] == "persistent domain XML", rows
+        assert rows["max"]["effective"] == str(MEMORY_MIB * MIB), rows
+        desk.memoc("set", "web1", "min=128M", "weight=340")
+        desk.memoc("set", uuid, "swap=no", "--config")
+        assert desk.xml_policy("--inactive") == {"min": "128M", "weight": "340", "swap": "no"}, desk.xml_policy("--inactive")
+        assert desk.policy("--config") == desk.policy() and desk.policy()["swap"] == "no", desk.policy()
+        for flags in (("--live",), ("--live", "--config")):
+            assert "web1: it is not running" in desk.refused(1, "set", "web1", "weight=341", *flags)
+        assert "web1: it is not running" in desk.refused(1, "get", "web1", "--live")
+        assert "256" in desk.refused(1, "set", "web1", "min=1G") and "weight" in desk.refused(2, "set", "web1", "weight=0")
+        for command in (("info",), ("explain",), ("resize", "128M"), ("hold",), ("drain",)):
+            line = desk.refused(1, command[0], "web1", *command[1:])
+            assert "web1 is not running" in line, (command, line)
+        assert "web2" in desk.refused(1, "get", "web2") and "web2" in desk.refused(1, "set", "web2", "weight=1")
+        assert desk.memocd.run("__complete", "names").stdout == ""
+        assert desk.memocd.run("__complete", "names", "defined").stdout.split() == ["web1"]
+        assert desk.xml_policy("--inactive") == {"min": "128M", "weight": "340", "swap": "no"}
+        with ListWatch(desk.memocd) as watch:
+            desk.guest.start()
+            desk.memocd.wait_vm("web1", lambda vm: vm["resident_bytes"], 20, "to be watched")
+        seen = [vm for vm in watch.seen if vm["state"] != "off"]
+        assert seen and all(vm["weight"] == 340 and vm["min_bytes"] == 128 * MIB for vm in seen), seen
+        assert desk.policy()["swap"] == "no" and desk.policy("--live") == desk.policy(), desk.policy()
+    finally:
+        if not desk.guest.running():
+            desk.guest.start()
+        desk.guest.wait_ready()
+
+
+class ListWatch:
+    """What `memoc list --all` says of web1, again and again until the end of the with block."""
+
+    def __init__(self, memocd):
+        self.memocd, self.seen, self.ends = memocd, [], threading.Event()
+        self.thread = threading.Thread(target=self._watch, daemon=True)
+
+    def _watch(self):
+        while not self.ends.is_set():
+            self.seen += [vm for vm in self.memocd.memoc("list", "--all") if vm["name"] == "web1"]
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.ends.set()
+        self.thread.join()
+
+
+def test_hotplug_has_the_xml_read_again(desk):
+    """A device plugged into a running VM (one that pins memory cannot be had here): memocd reads all of its XML again."""
+    device = desk.lab.base / "rng.xml"
+    device.write_text("<rng model='virtio'><backend model='random'>/dev/urandom</backend></rng>", encoding="ascii")
+    assert desk.memocd.info("web1")["stats_period_s"] == 1
+    desk.guest.virsh("dommemstat", "--period", "2", "--live")  # libvirt tells nobody of this
+    try:
+        desk.guest.virsh("attach-device", str(device), "--live")
+        wait_for(lambda: desk.memocd.info("web1")["stats_period_s"] == 2, 10, "the XML to be read again")
+        assert desk.memocd.vm("web1")["eligible"]
+    finally:
+        desk.guest.virsh("dommemstat", "--period", "1", "--live")
 
 
 def test_transient_domain(desk):

@@ -650,7 +650,8 @@ static void test_list_tables(void **state)
 		"web1 steady                           4G     2G      2G  none     1.5G       0  1G 1.25G    - "
 		"working\n"
 		"web2 growing-limit,needy,held,pinned  2G   1.5G      1G  1.1G       1G    100M   -  1.6G    1 slow\n");
-	assert_string_equal(calls(), "List {\"all\":true}\nList {\"all\":true}\nList {\"all\":false}\n");
+	assert_string_equal(calls(), "List {\"all\":true,\"off\":true}\nList {\"all\":true,\"off\":true}\nList "
+				     "{\"all\":false,\"off\":false}\n");
 }
 
 /* Whatever the width: no row wraps, and the names' first letters survive. */
@@ -818,9 +819,9 @@ static void test_get_and_config_text(void **state)
 						"policy.interval 1s    /etc/memoc/memoc.conf:7\n");
 	run("get web1 --config");
 	run("get web1 --live");
-	assert_string_equal(
-		calls(), "GetPolicy {\"vm\":\"web1\"}\nConfig {}\n"
-			 "GetPolicy {\"vm\":\"web1\",\"config\":true}\nGetPolicy {\"vm\":\"web1\",\"config\":false}\n");
+	assert_string_equal(calls(),
+			    "GetPolicy {\"vm\":\"web1\"}\nConfig {}\n"
+			    "GetPolicy {\"vm\":\"web1\",\"config\":true}\nGetPolicy {\"vm\":\"web1\",\"live\":true}\n");
 	run_error("get web1 --live --config", CLI_USAGE);
 }
 
@@ -1548,6 +1549,9 @@ static void test_complete_names(void **state)
 	assert_int_equal(res->status, CLI_DONE);
 	assert_string_equal(res->out, "a-virtual-machine-with-a-very-long-name-indeed\nweb1\nweb2\n");
 	assert_int_equal(run("__complete colours")->status, CLI_USAGE);
+	assert_int_equal(run("__complete names undefined")->status, CLI_USAGE);
+	assert_int_equal(run("__complete names defined")->status, CLI_DONE);
+	assert_string_equal(calls(), "List {\"all\":true,\"off\":false}\nList {\"all\":true,\"off\":true}\n");
 	kill(fix.server, SIGKILL);
 	waitpid(fix.server, NULL, 0);
 	fix.server = 0;

@@ -16,6 +16,7 @@
 #include "controller/host/cgroup.h"
 
 #define SHIPPED "packaging/memoc.conf"
+#define PAGE "packaging/man/memoc-policy.7"
 
 /* A directory of this test's own, with memoc.conf and memoc.conf.d. */
 struct place {
@@ -144,41 +145,24 @@ static void test_defaults_are_the_cores(void **state)
 static const struct {
 	const char *key, *good, *bad;
 } samples[] = {
-	{"host.pool", "8G", "lots"},
-	{"host.reserve", "512M", "10%"},
-	{"host.buffer", "2.5%", "101%"},
-	{"host.on_exit", "open", "close"},
-	{"policy.name", "mom", "oracle"},
-	{"policy.interval", "2.5s", "99ms"},
-	{"policy.wss_window", "1m", "10"},
-	{"policy.dead_band", "2%", "0.02"},
-	{"policy.min_share", "50%", "0%"},
-	{"policy.headroom_share", "0%", "-1%"},
-	{"policy.headroom", "0", "2T"},
-	{"policy.dwell", "0s", "1d"},
-	{"policy.dwell_max", "2h", "25h"},
-	{"policy.grace", "90s", "0s"},
-	{"policy.needy_hold", "0ms", "2h"},
-	{"policy.stale", "10s", "500ms"},
-	{"policy.needy_swap", "1M", "0"},
-	{"policy.needy_faults", "12.5", "nan"},
-	{"balloon.enabled", "no", "maybe"},
-	{"balloon.min_speed", "1M", "4095"},
-	{"balloon.stall_timeout", "5s", "0s"},
-	{"balloon.retry_min", "10s", ""},
-	{"balloon.retry_max", "1h", "1 h"},
-	{"swap.enabled", "off", "OFF"},
-	{"swap.method", "reclaim", "kill"},
-	{"swap.max_step", "64M", "64"},
-	{"swap.keep_free", "1G", "1X"},
-	{"wss.backend", "none", "damon"},
-	{"wss.pages", "100", "63"},
-	{"wss.target_error", "5%", "51%"},
-	{"migration.advice", "off", "on"},
-	{"admission.mode", "deny", "ask"},
-	{"metrics.listen", "none", "127.0.0.1:9177"},
-	{"log.level", "debug", "loud"},
-	{"log.events", "16", "0"},
+	{"host.pool", "8G", "lots"},	      {"host.reserve", "512M", "10%"},
+	{"host.buffer", "2.5%", "101%"},      {"host.on_exit", "open", "close"},
+	{"policy.name", "mom", "oracle"},     {"policy.interval", "2.5s", "99ms"},
+	{"policy.wss_window", "1m", "10"},    {"policy.dead_band", "2%", "0.02"},
+	{"policy.min_share", "50%", "0%"},    {"policy.headroom_share", "0%", "-1%"},
+	{"policy.headroom", "0", "2T"},	      {"policy.dwell", "0s", "1d"},
+	{"policy.dwell_max", "2h", "25h"},    {"policy.grace", "90s", "0s"},
+	{"policy.needy_hold", "0ms", "2h"},   {"policy.stale", "10s", "500ms"},
+	{"policy.needy_swap", "1M", "0"},     {"policy.needy_faults", "12.5", "nan"},
+	{"policy.needy_stall", "0.5%", "0%"}, {"balloon.enabled", "no", "maybe"},
+	{"balloon.min_speed", "1M", "4095"},  {"balloon.stall_timeout", "5s", "0s"},
+	{"balloon.retry_min", "10s", ""},     {"balloon.retry_max", "1h", "1 h"},
+	{"swap.enabled", "off", "OFF"},	      {"swap.method", "reclaim", "kill"},
+	{"swap.max_step", "64M", "64"},	      {"swap.keep_free", "1G", "1X"},
+	{"wss.backend", "none", "damon"},     {"wss.pages", "100", "63"},
+	{"wss.target_error", "5%", "51%"},    {"migration.advice", "off", "on"},
+	{"admission.mode", "deny", "ask"},    {"metrics.listen", "none", "127.0.0.1:9177"},
+	{"log.level", "debug", "loud"},	      {"log.events", "16", "0"},
 	{"log.record", "8M", "3M"},
 };
 
@@ -521,6 +505,40 @@ static void test_resolve_refused(void **state)
 	resolved("15E", "15E", "auto", UINT64_MAX, -EINVAL);
 }
 
+/* What decides is explained in memoc-policy(7): each setting under its section's heading, with the default in force,
+ * and no setting that is not there any more. */
+static void test_page_of_the_policy(void **state)
+{
+	char line[256], section[32] = "", name[64], value[CONFIG_TEXT_LEN], def[CONFIG_TEXT_LEN];
+	size_t said[4] = {0}, are[4] = {0};
+	static const char *const sections[] = {"host", "policy", "balloon", "swap"};
+	FILE *f = fopen(PAGE, "re");
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		bool heading = strncmp(line, ".Sh ", 4) == 0 || strncmp(line, ".Ss ", 4) == 0;
+		if (heading && sscanf(line, ".Ss Section %31s", section) != 1)
+			section[0] = 0;
+		if (!*section || sscanf(line, ".It Cm %63s = %63[^\n]", name, value) != 2)
+			continue;
+		const struct config_key *k = config_keys;
+		while (k->name && (strcmp(k->section, section) != 0 || strcmp(k->name, name) != 0))
+			k++;
+		if (!k->name)
+			fail_msg("%s: there is no %s in [%s]", PAGE, name, section);
+		assert_string_equal(value, config_key_default(k, def));
+		for (size_t i = 0; i < ARRAY_SIZE(sections); i++)
+			said[i] += strcmp(section, sections[i]) == 0;
+	}
+	fclose(f);
+	for (size_t i = 0; i < ARRAY_SIZE(sections); i++) {
+		for (const struct config_key *k = config_keys; k->name; k++)
+			are[i] += strcmp(k->section, sections[i]) == 0;
+		if (said[i] != are[i])
+			fail_msg("%s explains %zu of the %zu settings of [%s]", PAGE, said[i], are[i], sections[i]);
+	}
+}
+
 #define WITH_PLACE(f) cmocka_unit_test_setup_teardown(f, place_make, place_remove)
 
 int main(void)
@@ -541,6 +559,7 @@ int main(void)
 		WITH_PLACE(test_bad_sets),
 		WITH_PLACE(test_contradictions),
 		WITH_PLACE(test_shipped_file),
+		cmocka_unit_test(test_page_of_the_policy),
 		cmocka_unit_test(test_resolve_auto),
 		cmocka_unit_test(test_resolve_given),
 		cmocka_unit_test(test_resolve_refused),

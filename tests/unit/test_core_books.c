@@ -61,6 +61,41 @@ static void a_host_short_of_memory_is_hard_whatever_the_books_say(void **unused)
 	assert_int_equal(books_level(&b, LEVEL_HIGH, &c, &h), LEVEL_HIGH);
 }
 
+static enum host_level stalled(double full, uint64_t available_mib, uint64_t resident_mib, enum host_level before)
+{
+	struct core_config c = kit_config(); /* pool 2 GiB, reserve 512 MiB */
+	struct books b = {.buffer_bytes = 100,
+			  .buffer_target_bytes = 100,
+			  .pool_bytes = c.pool_bytes,
+			  .resident_bytes = resident_mib * MIB};
+	struct host_sample h = {.has_memory = true,
+				.mem_available_bytes = available_mib * MIB,
+				.has_psi = full >= 0,
+				.psi_full_avg10 = full};
+	return books_level(&b, before, &c, &h);
+}
+
+static void a_host_that_stalls_and_is_short_raises_the_level(void **unused)
+{
+	assert_int_equal(stalled(9.9, 500, 1700, LEVEL_HIGH), LEVEL_HIGH);
+	assert_int_equal(stalled(10, 500, 1700, LEVEL_HIGH), LEVEL_SOFT);
+	assert_int_equal(stalled(29.9, 500, 1700, LEVEL_HIGH), LEVEL_SOFT);
+	assert_int_equal(stalled(30, 500, 1700, LEVEL_HIGH), LEVEL_HARD);
+	assert_int_equal(stalled(-1, 500, 1700, LEVEL_HIGH), LEVEL_HIGH); /* unknown */
+	/* Left at half of what entered it, and with an eighth more available. */
+	assert_int_equal(stalled(16, 570, 1700, LEVEL_HARD), LEVEL_HARD);
+	assert_int_equal(stalled(6, 570, 1700, LEVEL_HARD), LEVEL_SOFT);
+	assert_int_equal(stalled(4, 570, 1700, LEVEL_SOFT), LEVEL_HIGH);
+	assert_int_equal(stalled(90, 577, 1700, LEVEL_HARD), LEVEL_HIGH);
+}
+
+static void a_stall_that_is_not_the_vms_squeezes_nobody(void **unused)
+{
+	assert_int_equal(stalled(90, 513, 1700, LEVEL_HIGH), LEVEL_HIGH); /* enough available: somebody's own limit */
+	assert_int_equal(stalled(90, 500, 1547, LEVEL_HIGH), LEVEL_HIGH); /* others have eaten into the pool */
+	assert_int_equal(stalled(90, 500, 1548, LEVEL_HIGH), LEVEL_HARD);
+}
+
 static void available_is_bounded_by_what_the_host_has(void **unused)
 {
 	struct core_config c = kit_config();
@@ -292,6 +327,8 @@ int main(void)
 		cmocka_unit_test(levels_are_left_later_than_entered),
 		cmocka_unit_test(a_buffer_of_nothing_is_full_until_it_is_overdrawn),
 		cmocka_unit_test(a_host_short_of_memory_is_hard_whatever_the_books_say),
+		cmocka_unit_test(a_host_that_stalls_and_is_short_raises_the_level),
+		cmocka_unit_test(a_stall_that_is_not_the_vms_squeezes_nobody),
 		cmocka_unit_test(available_is_bounded_by_what_the_host_has),
 		cmocka_unit_test(sums_saturate),
 		cmocka_unit_test(shares_saturate),

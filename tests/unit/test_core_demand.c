@@ -280,6 +280,64 @@ static void low_usable_is_need_unless_memory_was_given_since(void **state)
 	assert_int_equal(vm->needy_sign_ms, sign_ms); /* no new sign from the old snapshot */
 }
 
+/* Else it would grow, be greedy, shrink to its need and grow again for ever. */
+static void a_vm_that_has_what_it_needs_is_not_needy(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, 64 * GIB, 200 * MIB);
+	vm->health = BALLOON_WORKING;
+	vm->facts.policy.min_bytes = 64 * MIB;
+	for (int i = 0; i < 90; i++)
+		second(k, GIB, GIB - 200 * MIB, 0);
+	assert_in_range(vm->need_bytes, 223 * MIB, 232 * MIB);
+	second(k, vm->need_bytes, vm->need_bytes - 200 * MIB, 0);
+	assert_false(vm->needy);
+	assert_true(vm_low_usable_bytes(vm) * 2 <= vm->headroom_bytes);
+}
+
+static void past_levels_are_kept(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	second(k, GIB, 100 * MIB, 0); /* 924 */
+	uint64_t high_ms = k->now_ms;
+	for (int i = 0; i < 5; i++)
+		second(k, GIB, 600 * MIB, 0); /* 424 */
+	uint64_t middle_ms = k->now_ms;
+	for (int i = 0; i < 5; i++)
+		second(k, GIB, 800 * MIB, 0); /* 224 */
+	assert_int_equal(vm_past_peak_bytes(vm, 0), 924 * MIB);
+	assert_int_equal(vm_past_peak_bytes(vm, high_ms + 1), 424 * MIB);
+	assert_int_equal(vm_past_peak_bytes(vm, middle_ms + 1), 224 * MIB);
+	assert_int_equal(vm_past_peak_bytes(vm, k->now_ms + 1), 0);
+	assert_int_equal(vm_past_above_bytes(vm, 224 * MIB), 424 * MIB);
+	assert_int_equal(vm_past_above_bytes(vm, 424 * MIB), 924 * MIB);
+	assert_int_equal(vm_past_above_bytes(vm, 924 * MIB), 0);
+	second(k, GIB, 550 * MIB, 0); /* 474: what was lower is not looked for any more */
+	assert_int_equal(vm_past_above_bytes(vm, 224 * MIB), 474 * MIB);
+	for (uint64_t i = 0; i < 3 * PAST_LEVELS; i++)
+		second(k, GIB, 560 * MIB + i * 12 * MIB, 0);
+	assert_in_range(vm->past_n, 2, PAST_LEVELS);
+	assert_int_equal(vm_past_peak_bytes(vm, 0), 924 * MIB); /* merged, never lowered */
+	for (size_t i = 1; i < vm->past_n; i++) {
+		assert_true(vm->past_bytes[i] < vm->past_bytes[i - 1]);
+		assert_true(vm->past_ms[i] >= vm->past_ms[i - 1]);
+	}
+}
+
+/* One jump says nothing of what is to come; growth that goes on does. */
+static void only_growth_that_goes_on_is_headroom(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	uint64_t least = vm->headroom_bytes;
+	second(k, GIB, 700 * MIB, 0);
+	assert_in_range(vm->headroom_bytes, least, least + 16 * MIB); /* a tenth of demand */
+	assert_int_equal(vm->grown_bytes, 100 * MIB);
+	second(k, GIB, 600 * MIB, 0);
+	assert_in_range(vm->headroom_bytes, 128 * MIB, 128 * MIB); /* the most there is */
+}
+
 static void pages_that_come_home_are_no_need(void **state)
 {
 	struct kit *k = *state;
@@ -338,6 +396,125 @@ static void host_faults_count_only_at_the_limit(void **state)
 	for (int i = 0; i < 12; i++) /* samples stop: the last rate is not true for ever */
 		kit_tick(k, 1000);
 	assert_false(vm->needy);
+}
+
+/* A VM at its limit of 600 MiB whose counters have been seen for `seconds`, each second with these steps. */
+struct counting {
+	uint64_t faults, refaults, stall_us;
+	bool no_faults, no_refaults, no_psi;
+};
+
+static struct vm *count_at_limit(struct kit *k, const struct counting *step, unsigned seconds)
+{
+	struct vm *vm = kit_vm(k, 1) ? kit_vm(k, 1) : kit_steady(k, 1, GIB, 600 * MIB);
+	vm->limit_known = true;
+	vm->limit_bytes = vm->limit_asked_bytes = 600 * MIB;
+	for (unsigned i = 0; i < seconds && !vm->needy; i++) {
+		const struct vm_host_sample *old = &vm->sample;
+		struct event ev = {.type = EVENT_VM_SAMPLE,
+				   .vm = 1,
+				   .sample = {.has_memory = true,
+					      .resident_bytes = 598 * MIB,
+					      .limit_bytes = 600 * MIB,
+					      .has_major_faults = !step->no_faults,
+					      .major_faults = old->major_faults + step->faults,
+					      .has_refaults = !step->no_refaults,
+					      .refaults = old->refaults + step->refaults,
+					      .has_psi = !step->no_psi,
+					      .psi_some_us = old->psi_some_us + step->stall_us}};
+		k->now_ms += 1000;
+		assert_int_equal(kit_step(k, &ev), 0);
+		kit_tick(k, 0);
+	}
+	return vm;
+}
+
+static void refaults_at_the_limit_are_need(void **state)
+{
+	struct kit *k = *state;
+	/* Readahead of eight pages a fault: 50 faults a second are 400. */
+	struct vm *vm = count_at_limit(k, &(struct counting){.refaults = 399}, 12);
+	assert_false(vm->needy);
+	assert_true(vm->has_refault_rate && vm->host_refaults_per_s > 398);
+	count_at_limit(k, &(struct counting){.refaults = 402}, 12);
+	assert_true(vm->needy);
+	assert_non_null(strstr(vm->needy_why, "evicted pages/s come back"));
+	assert_true(vm->need_score >= 100); /* as much as faults at their threshold */
+}
+
+static void refaults_do_not_need_fault_counters(void **state)
+{
+	struct kit *k = *state;
+	const struct counting blind = {.refaults = 800, .no_faults = true, .no_psi = true};
+	struct vm *vm = count_at_limit(k, &blind, 8);
+	assert_true(vm->needy);
+	assert_false(vm->has_host_rates || vm->has_stall);
+}
+
+static void a_stall_at_the_limit_is_need(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = count_at_limit(k, &(struct counting){.stall_us = 49000}, 12);
+	assert_false(vm->needy);
+	assert_true(vm->has_stall && vm->stall_share > 0.048);
+	count_at_limit(k, &(struct counting){.stall_us = 51000}, 12);
+	assert_true(vm->needy);
+	assert_non_null(strstr(vm->needy_why, "stalled by memory"));
+}
+
+static void unknown_counters_are_no_signs(void **state)
+{
+	struct kit *k = *state;
+	const struct counting none = {
+		.refaults = 9000, .stall_us = 900000, .no_faults = true, .no_refaults = true, .no_psi = true};
+	struct vm *vm = count_at_limit(k, &none, 12);
+	assert_false(vm->needy || vm->has_refault_rate || vm->has_stall);
+	/* What was counted while it was not told is no rate of the moment in which it is. */
+	count_at_limit(k, &(struct counting){0}, 12);
+	assert_false(vm->needy);
+	assert_true(vm->has_refault_rate && vm->host_refaults_per_s == 0);
+}
+
+static void away_from_the_limit_nothing_counts(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = count_at_limit(k, &(struct counting){0}, 4);
+	vm->limit_bytes = LIMIT_NONE;
+	vm->host_refaults_per_s = 9000;
+	vm->stall_share = 0.9;
+	struct host_signs s = vm_host_signs(vm, &k->config, k->now_ms);
+	assert_false(s.at_limit);
+	assert_true(s.faults == 0 && s.refaults == 0 && s.stall == 0);
+}
+
+static void cold_pages_are_told_apart_for_a_while(void **state)
+{
+	struct kit *k = *state;
+	const struct counting cold = {.faults = 300, .refaults = 70};
+	struct vm *vm = count_at_limit(k, &(struct counting){0}, 8);
+	vm->lowered_ms = k->now_ms;
+	count_at_limit(k, &cold, 10);
+	assert_false(vm->needy);
+	assert_true(vm_host_signs(vm, &k->config, k->now_ms).cold);
+	count_at_limit(k, &cold, 2);
+	assert_true(vm->needy); /* not without end */
+}
+
+static void faults_with_refaults_are_not_cold(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = count_at_limit(k, &(struct counting){0}, 8);
+	vm->lowered_ms = k->now_ms;
+	count_at_limit(k, &(struct counting){.faults = 300, .refaults = 80}, 1);
+	assert_true(vm->needy);
+}
+
+static void faults_are_cold_only_after_a_lowering(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = count_at_limit(k, &(struct counting){0}, 8);
+	count_at_limit(k, &(struct counting){.faults = 300, .refaults = 1}, 1);
+	assert_true(vm->needy);
 }
 
 static void growth_is_measured_from_statistics_to_statistics(void **state)
@@ -415,9 +592,20 @@ int main(void)
 		WITH_KIT(silence_is_not_idleness),
 		WITH_KIT(a_snapshot_from_before_the_balloon_moved_is_not_demand),
 		WITH_KIT(low_usable_is_need_unless_memory_was_given_since),
+		WITH_KIT(a_vm_that_has_what_it_needs_is_not_needy),
+		WITH_KIT(past_levels_are_kept),
+		WITH_KIT(only_growth_that_goes_on_is_headroom),
 		WITH_KIT(pages_that_come_home_are_no_need),
 		WITH_KIT(a_swapping_guest_without_usable_is_needy),
 		WITH_KIT(host_faults_count_only_at_the_limit),
+		WITH_KIT(refaults_at_the_limit_are_need),
+		WITH_KIT(refaults_do_not_need_fault_counters),
+		WITH_KIT(a_stall_at_the_limit_is_need),
+		WITH_KIT(unknown_counters_are_no_signs),
+		WITH_KIT(away_from_the_limit_nothing_counts),
+		WITH_KIT(cold_pages_are_told_apart_for_a_while),
+		WITH_KIT(faults_with_refaults_are_not_cold),
+		WITH_KIT(faults_are_cold_only_after_a_lowering),
 		WITH_KIT(growth_is_measured_from_statistics_to_statistics),
 		WITH_KIT(headroom_follows_growth_and_is_bounded),
 		WITH_KIT(double_swapping_is_seen_and_ends),

@@ -571,6 +571,31 @@ static void migration_freezes(void **state)
 	assert_int_equal(vm->state, VM_STEADY);
 }
 
+/* Its balloon stalled and is due, it is needy, and no limit may be used: one try, not one with every event. */
+static void a_stalled_balloon_without_limit_is_asked_once(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_vm(k, 1);
+	size_t targets = 0;
+
+	vm->health = BALLOON_STALLED;
+	vm->actual_bytes = vm->balloon_asked_bytes = vm->target_bytes = vm->floor_bytes = 400 * MIB;
+	vm->actual_trusted = true;
+	vm->retry_delay_ms = 1000;
+	vm->retry_at_ms = k->now_ms;
+	vm->double_swap_until_ms = k->now_ms + 600000;
+	vm->needy = true;
+	vm->needy_sign_ms = k->now_ms;
+	pin(k, 160 * MIB);
+	for (unsigned i = 0; i < 20; i++) {
+		assert_int_equal(vm->state, VM_SHRINKING_BALLOON);
+		kit_tick(k, 50);
+		targets += kit_record(k, RECORD_TARGET, 1) != NULL;
+		kit_answer(k);
+	}
+	assert_int_equal(targets, 0);
+}
+
 static void hold_stops_a_shrink_and_release_goes_on(void **state)
 {
 	struct kit *k = *state;
@@ -718,6 +743,28 @@ static void bad_events_change_nothing(void **state)
 	assert_null(core_free(NULL));
 }
 
+/* A state file that somebody edited, or that belongs to a larger VM of that UUID. */
+static void what_was_remembered_is_bounded(void **state)
+{
+	struct kit *k = *state;
+	struct event ev = {.type = EVENT_VM_ADDED, .vm = 7};
+
+	ev.added.origin = ORIGIN_ADOPT;
+	ev.added.facts = kit_facts(512 * MIB);
+	ev.added.memory = (struct vm_memory){.known = true,
+					     .health = BALLOON_STALLED,
+					     .target_bytes = UINT64_MAX,
+					     .floor_bytes = UINT64_MAX,
+					     .pinned_bytes = UINT64_MAX,
+					     .retry_delay_ms = UINT64_MAX};
+	assert_int_equal(kit_step(k, &ev), 0);
+	const struct vm *vm = kit_vm(k, 7);
+	assert_true(vm->target_bytes == 512 * MIB);
+	assert_true(vm->floor_bytes <= 512 * MIB);
+	assert_true(vm->pinned_bytes == 512 * MIB);
+	assert_true(vm->retry_at_ms <= k->now_ms + k->config.retry_max_ms);
+}
+
 static void a_full_list_drops_records_before_effects(void **unused)
 {
 	struct effect list[3];
@@ -795,6 +842,8 @@ int main(void)
 		WITH_KIT(quarantine_leaves_the_balloon_alone),
 		WITH_KIT(what_is_not_managed_is_not_touched),
 		WITH_KIT(bad_events_change_nothing),
+		WITH_KIT(what_was_remembered_is_bounded),
+		WITH_KIT(a_stalled_balloon_without_limit_is_asked_once),
 		cmocka_unit_test(a_full_list_drops_records_before_effects),
 		WITH_KIT(explanations_fit_in_every_state),
 	};

@@ -16,7 +16,7 @@
 struct guest {
 	bool there, paused, mute, stuck, swapping, faulting;
 	uint64_t max_bytes, demand_bytes, actual_bytes, limit_bytes;
-	uint64_t swap_bytes, faults, updates, overhead_bytes;
+	uint64_t swap_bytes, faults, refaults, psi_some_us, updates, overhead_bytes;
 	bool measured, under_oom;
 	uint64_t hidden_bytes; /* its kernel does not count them */
 	uint64_t phase_ms;
@@ -149,6 +149,9 @@ static void send_sample(struct pair *p, vm_id id, enum event_type type)
 	ev.sample.swapped_bytes = sub_sat_u64(g->demand_bytes, room);
 	ev.sample.limit_bytes = g->limit_bytes;
 	ev.sample.major_faults = g->faults;
+	ev.sample.has_refaults = ev.sample.has_psi = true;
+	ev.sample.refaults = g->refaults;
+	ev.sample.psi_some_us = g->psi_some_us;
 	ev.sample.under_oom = g->under_oom;
 	ev.sample.has_overhead = g->measured;
 	ev.sample.overhead_bytes = g->measured ? g->overhead_bytes : 0;
@@ -223,7 +226,7 @@ static void pin(struct pair *p, vm_id id)
 static void disturb_guest(struct pair *p, vm_id id)
 {
 	struct guest *g = &p->guests[id];
-	switch (below(p, 23)) {
+	switch (below(p, 26)) {
 	case 0:
 		signal_vm(p, id, EVENT_VM_REBOOTED);
 		g->actual_bytes = g->max_bytes;
@@ -289,6 +292,12 @@ static void disturb_guest(struct pair *p, vm_id id)
 		g->swapping = g->faulting = !g->swapping;
 		g->demand_bytes = g->max_bytes;
 		break;
+	case 23:
+		g->refaults += below(p, 4000);
+		break;
+	case 24:
+		g->psi_some_us += below(p, 1000000);
+		break;
 	case 19: /* at its limit, and nothing is known of the guest */
 		g->faulting = g->mute = !g->faulting;
 		break;
@@ -312,7 +321,7 @@ static void configure(struct pair *p, const struct policy_ops *policy)
 
 static void disturb_host(struct pair *p, struct host_sample *h, const struct policy_ops *policy)
 {
-	switch (below(p, 6)) {
+	switch (below(p, 7)) {
 	case 0:
 		configure(p, policy);
 		break;
@@ -327,6 +336,11 @@ static void disturb_host(struct pair *p, struct host_sample *h, const struct pol
 		break;
 	case 4:
 		p->a.now_ms += below(p, 4) * 1500;
+		break;
+	case 5:
+		h->has_psi = true;
+		h->psi_full_avg10 = (double)below(p, 50);
+		h->mem_available_bytes = below(p, 3) * 256 * MIB;
 		break;
 	default:
 		h->has_memory = !once_in(p, 4);

@@ -10,8 +10,6 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
-#include <libxml/xmlerror.h>
-#include <libxml/xmlmemory.h>
 
 #include "common/domxml.h"
 
@@ -577,60 +575,7 @@ static void test_many_devices(void **state)
 	assert_int_equal(f.ineligible, DOM_VFIO);
 }
 
-/* ---- memory that runs out, threads ---- */
-
-static long allocations_left;
-
-static void *failing_malloc(size_t size)
-{
-	return allocations_left-- > 0 ? malloc(size) : NULL;
-}
-
-static void *failing_realloc(void *p, size_t size)
-{
-	return allocations_left-- > 0 ? realloc(p, size) : NULL;
-}
-
-static char *failing_strdup(const char *s)
-{
-	return allocations_left-- > 0 ? strdup(s) : NULL;
-}
-
-static void print_nothing(void *ctx, const char *fmt, ...)
-{
-}
-
-/* libxml2's n-th allocation fails, for every n until none fails: an error each time, never half of the facts. */
-static void test_allocation_failures(void **state)
-{
-	static const char xml[] =
-		HEAD POLICY("min='512M' weight='5'") MEMORY "<devices><hostdev type='pci'/></devices></domain>";
-	long n = 0;
-	int r = -ENOMEM;
-
-	xmlSetGenericErrorFunc(NULL, print_nothing); /* a parser that cannot even be made has no error handler yet */
-
-	for (; r; n++) {
-		struct dom_facts f = {.vcpus = 77};
-		struct memoc_err err = {""};
-
-		allocations_left = n;
-		r = domxml_parse(xml, sizeof(xml) - 1, &f, &err);
-		assert_true(n < 10000);
-		if (r) {
-			assert_true(r == -ENOMEM || r == -EINVAL);
-			assert_true(*err.text);
-			assert_int_equal(f.vcpus, 77);
-			continue;
-		}
-		assert_string_equal(f.name, "web1");
-		assert_true(f.max_bytes == GIB && f.policy.min_bytes == 512 * MIB && f.policy.weight == 5);
-		assert_int_equal(f.ineligible, DOM_VFIO);
-	}
-	allocations_left = INT32_MAX;
-	xmlSetGenericErrorFunc(NULL, NULL);
-	assert_true(n > 10);
-}
+/* ---- threads ---- */
 
 static void *parse_often(void *arg)
 {
@@ -685,13 +630,8 @@ int main(void)
 		cmocka_unit_test(test_name_limit),
 		cmocka_unit_test(test_deep),
 		cmocka_unit_test(test_many_devices),
-		cmocka_unit_test(test_allocation_failures),
 		cmocka_unit_test(test_threads),
 	};
 
-	/* Before libxml2 allocates anything: it frees with what it was set up with. */
-	allocations_left = INT32_MAX;
-	if (xmlMemSetup(free, failing_malloc, failing_realloc, failing_strdup))
-		return 1;
 	return cmocka_run_group_tests(tests, NULL, NULL);
 }

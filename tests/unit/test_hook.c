@@ -12,6 +12,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <link.h>
 #include <poll.h>
 #include <pthread.h>
 #include <signal.h>
@@ -22,7 +23,7 @@
 #include <sys/un.h>
 #include <sys/wait.h>
 
-#include "common/domxml.h"
+#include "common/domjson.h"
 #include "common/json.h"
 #include "hooks/hook.h"
 
@@ -257,9 +258,9 @@ static void run(struct run *r, const char *socket_path)
 	io.xml_fd = in[0];
 	io.err_fd = err[1];
 	assert_int_equal(pthread_create(&writer, NULL, xml_main, &w), 0);
-	io.start_ms = hook_now_ms();
+	io.start_ms = now_ms();
 	r->status = hook_run(argc, argv, &io);
-	r->took_ms = hook_now_ms() - io.start_ms;
+	r->took_ms = now_ms() - io.start_ms;
 	close(in[0]);
 	close(err[1]);
 	pthread_join(writer, NULL);
@@ -344,7 +345,109 @@ static void test_ineligible_is_sent(void **state)
 	assert_int_equal(json_get_str(p, "policy_error", &policy), 0);
 	assert_non_null(strstr(policy, "weight=\"0\""));
 	assert_null(json_get(p, "min_bytes"));
+	assert_null(json_get(p, "policy"));
+	assert_text(p, "ineligible", "vfio");
+	assert_text(p, "ineligible_detail", "hostdev pci");
 	peer_end(&peer);
+}
+
+/* All that the XML says of memory and policy arrives: what memocd reads from the message is what the XML has. */
+static void test_message_is_as_good_as_xml(void **state)
+{
+	static const char head[] =
+		"<domain type='qemu'><name>web1</name><uuid>" UUID "</uuid><memory>2097152</memory>"
+		"<currentMemory>1048576</currentMemory><vcpu>3</vcpu><metadata><p:policy xmlns:p='" VMPOLICY_XMLNS "' ";
+	static const char tail[] =
+		"/></metadata><memoryBacking><source type='memfd'/></memoryBacking><features><tcg>"
+		"<tb-cache unit='MiB'>32</tb-cache></tcg></features><devices><memballoon "
+		"model='virtio' freePageReporting='on'><stats period='2'/></memballoon></devices></domain>";
+	static const char *const policies[] = {"",
+					       "swap='no'",
+					       "managed='no'",
+					       "balloon='no' weight='7'",
+					       "min='512M' max='1.5G' weight='250' swap='no'",
+					       "min='3G'",
+					       "hue='red'"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(policies); i++) {
+		struct json *message AUTO_JSON = NULL;
+		struct dom_facts from_xml, from_hook;
+		struct memoc_err err = {""};
+		char xml[2048];
+		struct peer peer;
+
+		snprintf(xml, sizeof(xml), "%s%s%s", head, policies[i], tail);
+		struct run r = {START("start"), .xml = xml};
+		assert_int_equal(domxml_parse(xml, strlen(xml), &from_xml, NULL), 0);
+		peer_start(&peer, NULL, 0, false);
+		run(&r, peer.path);
+		memset(&from_hook, 0, sizeof(from_hook));
+		assert_int_equal(domjson_read(peer_parameters(&peer, &message), &from_hook, &err), 0);
+		assert_string_equal(from_hook.name, ""); /* libvirt's argument says it */
+		memcpy(from_hook.name, from_xml.name, sizeof(from_hook.name));
+		assert_string_equal(from_hook.uuid, from_xml.uuid);
+		assert_int_equal(from_hook.ineligible, from_xml.ineligible);
+		assert_string_equal(from_hook.ineligible_detail, from_xml.ineligible_detail);
+		assert_int_equal(from_hook.policy_bad, from_xml.policy_bad);
+		assert_string_equal(from_hook.policy_err.text, from_xml.policy_err.text);
+		assert_memory_equal(&from_hook, &from_xml, offsetof(struct dom_facts, ineligible));
+		assert_memory_equal(&from_hook.policy, &from_xml.policy, sizeof(from_xml.policy));
+		peer_end(&peer);
+	}
+}
+
+/* A message is not trusted: what is wrong in it is named, and nothing of it is taken. */
+static void test_bad_messages(void **state)
+{
+#define MSG(rest) "{\"uuid\":\"" UUID "\",\"max_bytes\":1073741824" rest "}"
+	static const struct {
+		const char *text, *says;
+		int code;
+	} bad[] = {
+		{"{\"uuid\":\"" UUID "\"}", "", -ENOENT},
+		{"{\"uuid\":\"" UUID "\",\"max_bytes\":null}", "", -ENOENT},
+		{"{\"uuid\":\"" UUID "\",\"max_bytes\":0}", "max_bytes", -EINVAL},
+		{"{\"uuid\":\"" UUID "\",\"max_bytes\":\"1G\"}", "max_bytes", -EINVAL},
+		{"{\"uuid\":\"" UUID "\",\"max_bytes\":-1}", "max_bytes", -EINVAL},
+		{"{\"uuid\":\"web1\",\"max_bytes\":1073741824}", "uuid", -EINVAL},
+		{MSG(",\"has_balloon\":1"), "has_balloon", -EINVAL},
+		{MSG(",\"stats_period_s\":4294967296"), "stats_period_s", -EINVAL},
+		{MSG(",\"ineligible\":\"tired\""), "ineligible", -EINVAL},
+		{MSG(",\"ineligible\":\"\""), "ineligible", -EINVAL},
+		{MSG(",\"ineligible\":\"sev\",\"ineligible_detail\":4"), "ineligible_detail", -EINVAL},
+	};
+	static const struct {
+		const char *text, *says;
+	} refused[] = {
+		{MSG(",\"policy\":{\"weight\":\"0\"}"), "weight=\"0\""},
+		{MSG(",\"policy\":{\"swap\":\"no\",\"weight\":5}"), "weight"},
+		{MSG(",\"policy\":{\"swap\":\"no\",\"hue\":\"red\"}"), "hue"},
+		{MSG(",\"policy\":{\"swap\":\"no\",\"min\":\"2G\"}"), "min=\"2G\""},
+		{MSG(",\"policy\":[]"), "policy"},
+		{MSG(",\"policy\":{\"swap\":\"no\"},\"policy_error\":\"said so\""), "said so"},
+	};
+#undef MSG
+
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+		struct json *j AUTO_JSON = NULL;
+		struct dom_facts f = {.max_bytes = 7}, before = f;
+		struct memoc_err err = {""};
+
+		assert_int_equal(json_parse(bad[i].text, strlen(bad[i].text), NULL, &j, NULL), 0);
+		assert_int_equal(domjson_read(j, &f, &err), bad[i].code);
+		assert_non_null(strstr(err.text, bad[i].says));
+		assert_memory_equal(&f, &before, sizeof(f));
+	}
+	for (size_t i = 0; i < ARRAY_SIZE(refused); i++) {
+		struct json *j AUTO_JSON = NULL;
+		struct dom_facts f;
+
+		assert_int_equal(json_parse(refused[i].text, strlen(refused[i].text), NULL, &j, NULL), 0);
+		assert_int_equal(domjson_read(j, &f, NULL), 0);
+		assert_true(f.policy_bad);
+		assert_non_null(strstr(f.policy_err.text, refused[i].says));
+		assert_true(f.policy.swap && f.policy.weight == 100 && !f.policy.min_bytes);
+	}
 }
 
 /* ---- XML that is no good: memocd still hears of the VM by its name ---- */
@@ -713,11 +816,11 @@ static void test_hostile_arguments(void **state)
 /* Status of a child within the tests' patience; it is killed (and the test fails) after that. */
 static int wait_child(pid_t pid)
 {
-	uint64_t end_ms = hook_now_ms() + PATIENCE_MS;
+	uint64_t end_ms = now_ms() + PATIENCE_MS;
 	int status;
 
 	while (waitpid(pid, &status, WNOHANG) == 0) {
-		if (hook_now_ms() > end_ms) {
+		if (now_ms() > end_ms) {
 			kill(pid, SIGKILL);
 			waitpid(pid, &status, 0);
 			fail_msg("the process did not end");
@@ -891,7 +994,7 @@ static int process_end(struct process *p, char text[1024])
  */
 static bool program_delivers(const char *operation, const char *xml, const char *says)
 {
-	uint64_t start_ms = hook_now_ms();
+	uint64_t start_ms = now_ms();
 	struct pollfd waiting = {.events = POLLIN};
 	struct process p;
 	struct peer peer;
@@ -903,7 +1006,7 @@ static bool program_delivers(const char *operation, const char *xml, const char 
 	if (xml)
 		process_write(&p, xml);
 	assert_int_equal(process_end(&p, text), 0);
-	assert_true(hook_now_ms() - start_ms <= HOOK_DEADLINE_MS + SLACK_MS);
+	assert_true(now_ms() - start_ms <= HOOK_DEADLINE_MS + SLACK_MS);
 	assert_string_equal(text, "");
 	waiting.fd = peer.listen_fd;
 	came = poll(&waiting, 1, 0) == 1;
@@ -988,12 +1091,68 @@ static void test_program_survives_signals(void **state)
 	}
 }
 
+/* Puts a file that is no library in the way of the one that this test and the hook use. */
+struct spoiler {
+	const char *dir, *prefix;
+	bool done;
+};
+
+static int spoil(struct dl_phdr_info *info, size_t size, void *arg)
+{
+	struct spoiler *s = arg;
+	const char *base = strrchr(info->dlpi_name, '/');
+	char path[512];
+
+	if (!base || strncmp(base + 1, s->prefix, strlen(s->prefix)) != 0)
+		return 0;
+	snprintf(path, sizeof(path), "%s%s", s->dir, base);
+	int fd AUTO_CLOSE = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+	s->done = fd >= 0;
+	return 1;
+}
+
+/* A library that is gone or broken (an upgrade of the system) must not kill VMs: the loader would end with 127. */
+static void test_program_without_its_libraries(void **state)
+{
+	static const char *const prefixes[] = {"libyajl.so", "libxml2.so"};
+	static const char *const operations[] = {"reconnect", "prepare"};
+
+	for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++) {
+		char dir[] = "/tmp/memoc-hook-XXXXXX", command[64], text[1024];
+		struct spoiler s = {.dir = mkdtemp(dir), .prefix = prefixes[i]};
+		const char *before = getenv("LD_LIBRARY_PATH");
+		char *kept AUTO_FREE = before ? strdup(before) : NULL;
+
+		dl_iterate_phdr(spoil, &s);
+		assert_true(s.done);
+		setenv("LD_LIBRARY_PATH", dir, 1);
+		for (size_t k = 0; k < ARRAY_SIZE(operations); k++) {
+			struct process p;
+
+			process_start(&p, operations[k], "/nonexistent");
+			close(p.in_fd);
+			p.in_fd = -1;
+			assert_int_equal(process_end(&p, text), 0);
+			assert_non_null(strstr(text, prefixes[i]));
+			assert_non_null(strstr(text, "libvirt goes on"));
+		}
+		if (kept)
+			setenv("LD_LIBRARY_PATH", kept, 1);
+		else
+			unsetenv("LD_LIBRARY_PATH");
+		snprintf(command, sizeof(command), "rm -r %s", dir);
+		assert_int_equal(system(command), 0);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_notifies),
 		cmocka_unit_test(test_facts_are_sent),
 		cmocka_unit_test(test_ineligible_is_sent),
+		cmocka_unit_test(test_message_is_as_good_as_xml),
+		cmocka_unit_test(test_bad_messages),
 		cmocka_unit_test(test_bad_xml),
 		cmocka_unit_test(test_too_much_xml),
 		cmocka_unit_test(test_stdin_never_ends),
@@ -1018,6 +1177,7 @@ int main(void)
 		cmocka_unit_test(test_program),
 		cmocka_unit_test(test_program_denies),
 		cmocka_unit_test(test_program_survives_signals),
+		cmocka_unit_test(test_program_without_its_libraries),
 	};
 
 	signal(SIGPIPE, SIG_IGN); /* of the writer threads: the hook may leave its stdin unread */

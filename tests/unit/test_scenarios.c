@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Scenarios in virtual time: tests/scenarios/NAME.txt, each a test. Lines, in order of time; '#' begins a comment;
- * times are milliseconds from the start, sizes 512M or 1.5G:
+ * Scenarios in virtual time: tests/scenarios/NAME.txt, each a test; which pain each is about is said in
+ * memoc-policy(7). Lines, in order of time; '#' begins a comment; times are milliseconds from the start, sizes 512M or
+ * 1.5G:
  *
  *   config KEY=VALUE…                  pool buffer auto-buffer reserve dead-band min-share dwell grace stall-timeout
  *                                      min-speed retry-min retry-max max-step keep-free swap balloon observe policy
@@ -17,7 +18,7 @@
  *     host [available=SIZE] [used=SIZE]  what MemAvailable says, or what the host (2 pools and the reserve) itself uses
  *     results on|off                     answer effects or not
  *     stats VM actual= usable= total= unused= swapin= swapout= update=       (manual)
- *     sample VM resident= swapped= faults= limit=                            (manual)
+ *     sample VM resident= swapped= faults= limit= refaults= stall=MS oom=yes (manual)
  *     tick | timer                                                           (manual)
  *     result VM balloon|limit code=-5 bytes=SIZE                             (manual; of the last effect)
  *   expect MS[..MS] VM TEXT            a line of the trace in that time begins with the words of TEXT; a part of a word
@@ -226,7 +227,11 @@ static void manual_sample(struct scenario *s, size_t line, struct model_vm *v)
 	h->has_memory = has_size(s, line, "resident", &h->resident_bytes);
 	has_size(s, line, "swapped", &h->swapped_bytes);
 	has_size(s, line, "limit", &h->limit_bytes);
+	flag(s, line, "oom", &h->under_oom);
 	h->has_major_faults = has_size(s, line, "faults", &h->major_faults);
+	h->has_refaults = has_size(s, line, "refaults", &h->refaults);
+	h->has_psi = has_size(s, line, "stall", &h->psi_some_us);
+	h->psi_some_us *= 1000;
 	model_event(&s->m, &ev);
 }
 

@@ -118,16 +118,18 @@ static void test_round_trip(void **state)
 {
 	struct place *p = *state;
 	struct state_vm vms[] = {vm_of(UUID_A, "web 1 \"quoted\" \xC3\xA4"), vm_of(UUID_B, "db")};
-	struct state s = {.hold_all = true, .vms = vms, .n = 2}, back = {0};
+	struct state s = {.hold_all = true, .whole = true, .vms = vms, .n = 2}, back = {0};
 	struct memoc_err err = {0};
 	const struct state_vm *a;
 
 	vms[1].memory = (struct vm_memory){0};
+	vms[1].limit_open = true;
 	assert_int_equal(state_save(p->dir, &s, &err), 0);
 	assert_false(exists(p->tmp));
 	assert_int_equal(state_load(p->dir, &back, &err), 0);
 	assert_string_equal(err.text, "");
 	assert_true(back.hold_all);
+	assert_true(back.whole);
 	assert_int_equal(back.n, 2);
 	a = state_find(&back, UUID_A);
 	assert_non_null(a);
@@ -139,6 +141,7 @@ static void test_round_trip(void **state)
 	a = state_find(&back, UUID_B);
 	assert_non_null(a);
 	assert_same_memory(&a->memory, &vms[1].memory);
+	assert_true(a->limit_open);
 	assert_null(state_find(&back, "00000000-0000-0000-0000-000000000000"));
 	state_clear(&back);
 	assert_null(back.vms);
@@ -338,6 +341,26 @@ static void test_no_file_at_all(void **state)
 	assert_non_null(strstr(err.text, dir));
 }
 
+/* Neither readable nor to be moved: memocd starts all the same, and the next save replaces what can be replaced. */
+static void test_in_the_way(void **state)
+{
+	struct place *p = *state;
+	struct state s = {.hold_all = true}, back = {.n = 77};
+	struct memoc_err err = {0};
+
+	assert_int_equal(symlink("state.json", p->file), 0); /* a loop */
+	assert_int_equal(mkdir(p->bad, 0700), 0);
+	assert_int_equal(state_load(p->dir, &back, &err), 1);
+	assert_int_equal(back.n, 0);
+	assert_non_null(strstr(err.text, p->file));
+	assert_non_null(strstr(err.text, "cannot be put aside"));
+	assert_int_equal(state_save(p->dir, &s, &err), 0);
+	assert_int_equal(state_load(p->dir, &back, &err), 0);
+	assert_true(back.hold_all);
+	state_clear(&back);
+	assert_int_equal(rmdir(p->bad), 0);
+}
+
 #define WITH_PLACE(f) cmocka_unit_test_setup_teardown(f, place_make, place_remove)
 
 int main(void)
@@ -346,6 +369,7 @@ int main(void)
 		WITH_PLACE(test_round_trip),	WITH_PLACE(test_nothing_there),	     WITH_PLACE(test_many),
 		WITH_PLACE(test_save_replaces), WITH_PLACE(test_leftover_temporary), WITH_PLACE(test_damaged),
 		WITH_PLACE(test_cut_anywhere),	WITH_PLACE(test_more_and_less),	     WITH_PLACE(test_no_file_at_all),
+		WITH_PLACE(test_in_the_way),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

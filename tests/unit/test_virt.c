@@ -4,6 +4,7 @@
  * libvirtd: one of a session without privileges, in a directory of its own, that serves the same test driver. What the
  * test driver cannot do (balloon events, migration, a hung monitor) is for the system tests.
  */
+#include <dlfcn.h>
 #include <errno.h>
 #include <ftw.h>
 #include <grp.h>
@@ -121,7 +122,7 @@ static void test_list_lookup_state(void **state)
 	size_t n;
 
 	assert_true(virt_conn_alive(f->c));
-	assert_int_equal(virt_list_active(f->c, &list, &n, &err), 0);
+	assert_int_equal(virt_list(f->c, true, &list, &n, &err), 0);
 	assert_int_equal(n, 1);
 	assert_string_equal(list[0].name, TEST_NAME);
 	assert_string_equal(list[0].uuid, f->uuid);
@@ -134,9 +135,16 @@ static void test_list_lookup_state(void **state)
 	assert_int_equal(virDomainDestroy(f->dom), 0);
 	assert_int_equal(virt_state(f->c, f->uuid, &run, &err), 0);
 	assert_int_equal(run, VIRT_OFF);
+	assert_int_equal(virt_lookup(f->c, f->uuid, &one, &err), 0); /* by UUID, and off */
+	assert_string_equal(one.name, TEST_NAME);
+	assert_int_equal(one.run_state, VIRT_OFF);
 	free(TAKE(list));
-	assert_int_equal(virt_list_active(f->c, &list, &n, &err), 0);
+	assert_int_equal(virt_list(f->c, true, &list, &n, &err), 0);
 	assert_int_equal(n, 0);
+	free(TAKE(list));
+	assert_int_equal(virt_list(f->c, false, &list, &n, &err), 0);
+	assert_int_equal(n, 1);
+	assert_string_equal(list[0].uuid, f->uuid);
 }
 
 static void test_no_such_domain(void **state)
@@ -152,7 +160,7 @@ static void test_no_such_domain(void **state)
 	assert_string_equal(one.name, "untouched");
 	assert_int_equal(virt_stats(f->c, NO_UUID, &stats, &err), -ENOENT);
 	assert_non_null(strstr(err.text, NO_UUID));
-	assert_int_equal(virt_xml(f->c, NO_UUID, &xml, NULL), -ENOENT);
+	assert_int_equal(virt_xml(f->c, NO_UUID, false, &xml, NULL), -ENOENT);
 	assert_null(xml);
 	assert_int_equal(virt_set_balloon(f->c, NO_UUID, GIB, &err), -ENOENT);
 	assert_int_equal(virt_stats(f->c, "not a uuid", &stats, &err), -EIO);
@@ -168,11 +176,13 @@ static void test_not_running(void **state)
 	assert_int_equal(virt_stats(f->c, f->uuid, &stats, &err), 0); /* the domain object is kept from here */
 	assert_int_equal(virDomainDestroy(f->dom), 0);
 	assert_int_equal(virt_stats(f->c, f->uuid, &stats, &err), -ENOENT);
-	assert_int_equal(virt_xml(f->c, f->uuid, &xml, &err), -ENOENT);
+	assert_int_equal(virt_xml(f->c, f->uuid, false, &xml, &err), -ENOENT);
 	assert_non_null(strstr(err.text, "not running"));
 	assert_int_equal(virt_set_balloon(f->c, f->uuid, GIB, &err), -ENOENT);
 	assert_int_equal(virt_set_policy(f->c, f->uuid, "<policy/>", true, false, &err), -ENOENT);
-	assert_int_equal(virt_get_policy(f->c, f->uuid, false, &xml, &err), -ENOENT);
+	assert_int_equal(virt_xml(f->c, f->uuid, true, &xml, &err), 0); /* its persistent XML is there */
+	assert_non_null(strstr(xml, f->uuid));
+	free(xml);
 	assert_int_equal(virDomainUndefine(f->dom), 0);
 	assert_int_equal(virt_stats(f->c, f->uuid, &stats, &err), -ENOENT);
 }
@@ -182,7 +192,7 @@ static void test_xml(void **state)
 	struct fixture *f = *state;
 	char *xml AUTO_FREE = NULL;
 
-	assert_int_equal(virt_xml(f->c, f->uuid, &xml, NULL), 0);
+	assert_int_equal(virt_xml(f->c, f->uuid, false, &xml, NULL), 0);
 	assert_non_null(strstr(xml, f->uuid));
 }
 
@@ -209,7 +219,7 @@ static void test_stats_period(void **state)
 	char *xml AUTO_FREE = NULL;
 
 	assert_int_equal(virt_set_stats_period(f->c, f->uuid, 7, NULL), 0);
-	assert_int_equal(virt_xml(f->c, f->uuid, &xml, NULL), 0);
+	assert_int_equal(virt_xml(f->c, f->uuid, false, &xml, NULL), 0);
 	assert_non_null(strstr(xml, "<stats period='7'/>"));
 }
 
@@ -225,7 +235,7 @@ static void test_running_but_unable(void **state)
 
 	assert_non_null(dom);
 	assert_int_equal(virDomainGetUUIDString(dom, uuid), 0);
-	assert_int_equal(virt_get_policy(f->c, uuid, true, &policy, &err), -EOPNOTSUPP); /* it is transient */
+	assert_int_equal(virt_xml(f->c, uuid, true, &policy, &err), -EOPNOTSUPP); /* it is transient */
 	assert_non_null(strstr(err.text, uuid));
 	assert_int_equal(virt_set_stats_period(f->c, uuid, 1, &err), -EIO); /* this driver's "internal error" */
 	assert_non_null(strstr(err.text, "balloon"));
@@ -247,31 +257,37 @@ static void test_job(void **state)
 	assert_true(*err.text);
 }
 
+/* The policy element as libvirt has it; NULL where there is none. */
+static char *policy_of(virDomainPtr dom, bool config)
+{
+	return virDomainGetMetadata(dom, VIR_DOMAIN_METADATA_ELEMENT, VMPOLICY_XMLNS,
+				    config ? VIR_DOMAIN_AFFECT_CONFIG : VIR_DOMAIN_AFFECT_LIVE);
+}
+
 static void test_policy(void **state)
 {
 	static const char text[] = "<policy min=\"1G\" weight=\"200\"/>";
 	struct fixture *f = *state;
 	struct memoc_err err = {0};
-	char *xml = (char *)1;
+	char *xml = policy_of(f->dom, false);
 
-	assert_int_equal(virt_get_policy(f->c, f->uuid, false, &xml, &err), 0);
 	assert_null(xml);
 	assert_int_equal(virt_set_policy(f->c, f->uuid, NULL, true, true, &err), 0); /* nothing to remove */
 	assert_int_equal(virt_set_policy(f->c, f->uuid, text, true, false, &err), 0);
-	assert_int_equal(virt_get_policy(f->c, f->uuid, true, &xml, &err), 0);
+	xml = policy_of(f->dom, true);
 	assert_null(xml);
-	assert_int_equal(virt_get_policy(f->c, f->uuid, false, &xml, &err), 0);
+	xml = policy_of(f->dom, false);
 	assert_non_null(strstr(xml, "weight=\"200\""));
 	free(xml);
 	assert_int_equal(virt_set_policy(f->c, f->uuid, text, false, true, &err), 0);
-	assert_int_equal(virt_get_policy(f->c, f->uuid, true, &xml, &err), 0);
+	xml = policy_of(f->dom, true);
 	assert_non_null(strstr(xml, "min=\"1G\""));
 	free(xml);
 	xml = virDomainGetXMLDesc(f->dom, 0);
 	assert_non_null(strstr(xml, "<memoc:policy xmlns:memoc=\"" VMPOLICY_XMLNS "\""));
 	free(xml);
 	assert_int_equal(virt_set_policy(f->c, f->uuid, NULL, true, true, &err), 0);
-	assert_int_equal(virt_get_policy(f->c, f->uuid, false, &xml, &err), 0);
+	xml = policy_of(f->dom, false);
 	assert_null(xml);
 	assert_int_equal(virt_set_policy(f->c, f->uuid, "<broken", true, false, &err), -EIO);
 }
@@ -301,7 +317,7 @@ static void test_more_domains_than_kept(void **state)
 			assert_int_equal(run, VIRT_RUNNING);
 		}
 	}
-	assert_int_equal(virt_list_active(f->c, &list, &n, NULL), 0);
+	assert_int_equal(virt_list(f->c, true, &list, &n, NULL), 0);
 	assert_int_equal(n, 71);
 	for (int i = 0; i < 70; i++) {
 		assert_int_equal(virDomainDestroy(made[i]), 0);
@@ -455,6 +471,57 @@ static void test_policy_and_definition_events(void **state)
 	virt_events_free(log.events);
 	drain();
 	assert_int_equal(log.n, log.looked_at);
+}
+
+/*
+ * The test driver plugs no devices. What is registered with libvirt is written down on its way there, and called as
+ * libvirt would.
+ */
+static struct {
+	virConnectDomainEventGenericCallback fn;
+	void *opaque;
+} registered[64]; /* by event id */
+
+int virConnectDomainEventRegisterAny(virConnectPtr conn, virDomainPtr dom, int id,
+				     virConnectDomainEventGenericCallback fn, void *opaque, virFreeCallback free_fn)
+{
+	int (*libvirts)(virConnectPtr, virDomainPtr, int, virConnectDomainEventGenericCallback, void *,
+			virFreeCallback);
+
+	assert_in_range(id, 0, ARRAY_SIZE(registered) - 1);
+	*(void **)&libvirts = dlsym(RTLD_NEXT, "virConnectDomainEventRegisterAny");
+	registered[id].fn = fn;
+	registered[id].opaque = opaque;
+	return libvirts(conn, dom, id, fn, opaque, free_fn);
+}
+
+/* Added and removed come with the same arguments. */
+static void plug(struct fixture *f, int id, const char *alias)
+{
+	assert_non_null(registered[id].fn);
+	((virConnectDomainEventDeviceAddedCallback)(void (*)(void))registered[id].fn)(f->raw, f->dom, alias,
+										      registered[id].opaque);
+}
+
+static void test_device_events(void **state)
+{
+	const int id = VIR_DOMAIN_EVENT_ID_MEMORY_DEVICE_SIZE_CHANGE;
+	struct fixture *f = *state;
+	struct log log = {0};
+
+	memset(registered, 0, sizeof(registered));
+	begin(&log, TEST_URI);
+	plug(f, VIR_DOMAIN_EVENT_ID_DEVICE_ADDED, "hostdev0");
+	expect(&log, VIRT_EVENT_DEVICES, "hostdev0");
+	assert_string_equal(log.heard[1].uuid, f->uuid);
+	plug(f, VIR_DOMAIN_EVENT_ID_DEVICE_REMOVED, "hostdev1");
+	expect(&log, VIRT_EVENT_DEVICES, "hostdev1");
+	assert_non_null(registered[id].fn);
+	((virConnectDomainEventMemoryDeviceSizeChangeCallback)(void (*)(void))registered[id].fn)(
+		f->raw, f->dom, "virtiomem0", 1024, registered[id].opaque);
+	expect(&log, VIRT_EVENT_DEVICES, "virtiomem0");
+	virt_events_free(log.events);
+	drain();
 }
 
 static void test_free_inside_a_callback(void **state)
@@ -688,6 +755,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_lifecycle_events, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_restore_is_paused_at_first, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_policy_and_definition_events, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_device_events, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_free_inside_a_callback, setup, teardown),
 		cmocka_unit_test(test_free_while_opening),
 		cmocka_unit_test_setup_teardown(test_remote_calls_and_lost_connection, daemon_setup, daemon_teardown),

@@ -137,6 +137,7 @@ static void test_idle_pool_does_not_wake(void **state)
 	struct workpool *p = pool_of(2, 2, 1, NULL);
 	struct task t = {0};
 	ev_timer limit;
+	struct workpool_counts counts = {0};
 	bool over = false;
 	unsigned first;
 
@@ -150,6 +151,9 @@ static void test_idle_pool_does_not_wake(void **state)
 	ev_run(loop, 0);
 	assert_true(over);
 	assert_in_range(ev_iteration(loop) - first, 1, 3);
+	workpool_count(p, &counts);
+	assert_int_equal(counts.jobs, 1);
+	assert_int_equal(counts.for_nothing, 0);
 	workpool_free(p, NEVER_MS);
 }
 
