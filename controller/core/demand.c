@@ -150,6 +150,15 @@ uint64_t vm_past_above_bytes(const struct vm *vm, uint64_t bytes)
 	return 0;
 }
 
+/* What is left of a growth after a long rest: nothing. Numbers that halve for hours get so small that reckoning with
+ * them takes the processor a hundred times as long. */
+#define GROWTH_LEAST_BYTES_PER_S 1e-6
+
+static double growth_worth(double bytes_per_s)
+{
+	return bytes_per_s < GROWTH_LEAST_BYTES_PER_S ? 0 : bytes_per_s;
+}
+
 /* As TCP sets its retransmission timer: mean and mean deviation with gains 1/8 and 1/4 (Jacobson 1988, RFC 6298). */
 static void track_growth(struct vm *vm, uint64_t now_ms)
 {
@@ -163,12 +172,14 @@ static void track_growth(struct vm *vm, uint64_t now_ms)
 	double dt_s = (double)(now_ms - before_ms) / 1000;
 	uint64_t grown = sub_sat_u64(used, before);
 	/* A jump that ends at once is over: only growth that goes on says what is to come. */
-	double growth = (double)min_u64(grown, vm->grown_bytes) / dt_s;
+	uint64_t lasting = min_u64(grown, vm->grown_bytes);
+	double growth = lasting ? (double)lasting / dt_s : 0;
 	vm->grown_bytes = grown;
 	double err = growth - vm->growth_mean_bytes_per_s;
 	double abs_err = err < 0 ? -err : err;
-	vm->growth_mean_bytes_per_s += err / 8;
-	vm->growth_dev_bytes_per_s += (abs_err - vm->growth_dev_bytes_per_s) / 4;
+	vm->growth_mean_bytes_per_s = growth_worth(vm->growth_mean_bytes_per_s + err / 8);
+	vm->growth_dev_bytes_per_s =
+		growth_worth(vm->growth_dev_bytes_per_s + (abs_err - vm->growth_dev_bytes_per_s) / 4);
 }
 
 static void notice_driver(struct vm *vm, struct vm_ctx *x)
@@ -274,7 +285,7 @@ static bool counters_follow(const struct host_counters *old, const struct host_c
 	       old->refaults <= now->refaults && old->psi_some_us <= now->psi_some_us;
 }
 
-void vm_take_counters(struct vm *vm, const struct vm_host_sample *s, uint64_t now_ms)
+static void take_counters(struct vm *vm, const struct vm_host_sample *s, uint64_t now_ms)
 {
 	struct host_counters now = {.ms = now_ms,
 				    .has_major_faults = s->has_major_faults,
@@ -302,6 +313,14 @@ void vm_take_counters(struct vm *vm, const struct vm_host_sample *s, uint64_t no
 	vm->stall_share = vm->has_stall ? (double)(now.psi_some_us - from->psi_some_us) / 1e6 / span_s : 0;
 }
 
+void vm_counters_stand(struct vm *vm, uint64_t now_ms)
+{
+	if (now_ms - vm->counters_next.ms < COUNTERS_MS)
+		return;
+	vm->counters_from.ms = vm->counters_next.ms;
+	vm->counters_next.ms = now_ms;
+}
+
 void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample *s)
 {
 	const struct vm_host_sample *old = &vm->sample;
@@ -320,7 +339,7 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 			vm->faulting_ms = x->now_ms;
 	}
 	if (rate || !vm->has_sample)
-		vm_take_counters(vm, s, x->now_ms);
+		take_counters(vm, s, x->now_ms);
 	if (s->has_overhead) {
 		/* Up at once, down slowly: QEMU's memory comes in bursts. */
 		bool up = s->overhead_bytes >= vm->overhead_bytes || !vm->overhead_measured;

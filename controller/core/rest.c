@@ -82,6 +82,6 @@ void vm_note_sample(struct vm *vm, const struct vm_host_sample *s, uint64_t now_
 {
 	vm->sample = *s;
 	vm->sample_ms = now_ms;
-	vm_take_counters(vm, s, now_ms);
+	vm_counters_stand(vm, now_ms);
 	vm_note_surge(vm, now_ms);
 }

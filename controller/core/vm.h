@@ -332,8 +332,8 @@ void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_ho
 /* Its parts: statistics came; a look at its residency came, that is in the sample already. */
 void vm_surge_begins(struct vm *vm, uint64_t now_ms);
 void vm_note_surge(struct vm *vm, uint64_t now_ms);
-/* Part of vm_take_sample(): counters of the cgroup and their rates over some seconds. */
-void vm_take_counters(struct vm *vm, const struct vm_host_sample *s, uint64_t now_ms);
+/* What vm_take_sample() keeps of counters that have been the same for so long that all their rates are 0. */
+void vm_counters_stand(struct vm *vm, uint64_t now_ms);
 bool vm_surge_visible(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
 /*
  * The host's signs of need, each as a multiple of what is significant: 1 and more is need. 0 where the VM is not at its
