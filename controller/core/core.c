@@ -27,7 +27,7 @@ static void post_books(struct core *c)
 	books_set(&c->books, &c->config, &c->roster.sums, c->roster.n);
 }
 
-static void changed(struct core *c, const struct vm *vm)
+static void note_change(struct core *c, const struct vm *vm)
 {
 	roster_changed(&c->roster, roster_find(&c->roster, vm->id));
 }
@@ -164,7 +164,7 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	if (diff < least && !(diff && plan == vm_max_bytes(vm) && vm->pinned_bytes)) {
 		if (limit_now && !x->config->observe) {
 			vm_signal(vm, SIG_LOWER_NOW, x);
-			changed(c, vm);
+			note_change(c, vm);
 		}
 		return;
 	}
@@ -196,7 +196,7 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	} else {
 		vm_signal(vm, vm->plan_urgent && vm_limit_allowed(vm, x) ? SIG_LOWER_NOW : SIG_LOWER, x);
 	}
-	changed(c, vm);
+	note_change(c, vm);
 }
 
 static void update_books(struct core *c, struct vm_ctx *x)
@@ -372,10 +372,22 @@ static void copy_estimates(struct vm *to, const struct vm *from)
 	to->greedy_bytes = from->greedy_bytes;
 }
 
-static bool same_estimates(const struct vm *a, const struct vm *b)
+struct estimates {
+	uint64_t demand_bytes, headroom_bytes, need_bytes, greedy_bytes;
+};
+
+static struct estimates estimates_of(const struct vm *vm)
 {
-	return a->demand_bytes == b->demand_bytes && a->headroom_bytes == b->headroom_bytes &&
-	       a->need_bytes == b->need_bytes && a->greedy_bytes == b->greedy_bytes;
+	return (struct estimates){.demand_bytes = vm->demand_bytes,
+				  .headroom_bytes = vm->headroom_bytes,
+				  .need_bytes = vm->need_bytes,
+				  .greedy_bytes = vm->greedy_bytes};
+}
+
+static bool same_estimates(const struct estimates *a, const struct vm *vm)
+{
+	return a->demand_bytes == vm->demand_bytes && a->headroom_bytes == vm->headroom_bytes &&
+	       a->need_bytes == vm->need_bytes && a->greedy_bytes == vm->greedy_bytes;
 }
 
 /* Padding included: `before` was copied with it, and where it differs all the same a VM just does not come to rest. */
@@ -398,7 +410,8 @@ static void tick_vm(struct core *c, size_t i, struct vm_ctx *x)
 	roster_changed(&c->roster, i);
 	if (!may_rest || effects != x->out->n || vm->used_ms != x->now_ms)
 		return;
-	c->roster.seats[i].still = same_estimates(&before, vm);
+	const struct estimates was = estimates_of(&before);
+	c->roster.seats[i].still = same_estimates(&was, vm);
 	copy_estimates(&before, vm);
 	if (same_bytes(&before, vm, sizeof(before)))
 		c->roster.seats[i].rest_until_ms = vm_rest_until_ms(vm, x);
@@ -422,8 +435,7 @@ static void look_again(struct core *c, size_t i, struct vm_ctx *x, bool stats)
 			return;
 		seat->still = false;
 	} else {
-		struct vm before;
-		copy_estimates(&before, vm);
+		const struct estimates before = estimates_of(vm);
 		vm_estimate(vm, x);
 		seat->still = same_estimates(&before, vm);
 	}
@@ -887,7 +899,7 @@ static int copy_vm(struct core *c, const struct vm *from)
 	if (!vm)
 		return -ENOMEM;
 	*vm = *from;
-	changed(c, vm);
+	note_change(c, vm);
 	return 0;
 }
 

@@ -178,7 +178,7 @@ static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 }
 
 /* Under a quarter of its headroom is left. */
-static bool tight(const struct vm *vm)
+static bool is_tight(const struct vm *vm)
 {
 	uint64_t least = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4);
 	return granted_size(vm) < min_u64(least, vm_max_bytes(vm)) && vm->demand_confidence >= 0.5;
@@ -190,14 +190,14 @@ static void serve_tight(struct plan *p, size_t first, uint64_t *available)
 {
 	size_t n = 0;
 	for (size_t i = first; i < p->n; i++)
-		n += tight(p->vms[i]);
+		n += is_tight(p->vms[i]);
 	if (n > 1)
 		in_order(p, first);
 	uint64_t keep = p->books->buffer_target_bytes / 2;
 	for (size_t i = first; i < p->n; i++) {
 		struct vm *vm = p->vms[i];
 		uint64_t size = granted_size(vm);
-		if (vm->pinned_bytes || !tight(vm))
+		if (vm->pinned_bytes || !is_tight(vm))
 			continue;
 		uint64_t enough = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4 * 3);
 		uint64_t want =
@@ -442,7 +442,7 @@ static void needy_greedy_plan(struct plan *p)
 /* What is planned for it already is more than is booked for it: that is paid for from the buffer. */
 static bool wishes(const struct vm *vm, const struct core_config *config)
 {
-	return vm->needy || vm->pinned_bytes || tight(vm) || vm->plan_bytes > granted_size(vm);
+	return vm->needy || vm->pinned_bytes || is_tight(vm) || vm->plan_bytes > granted_size(vm);
 }
 
 static bool at_ease(const struct books *b)
