@@ -63,17 +63,17 @@ static void *late(const char *name)
 #define LATE(result, name, params, args)                                                                               \
 	result name params                                                                                             \
 	{                                                                                                              \
-		static __typeof__(&name) found;                                                                        \
+		static __typeof__(&(name)) found;                                                                      \
 		if (!found)                                                                                            \
-			found = (__typeof__(&name))late(#name);                                                        \
+			found = (__typeof__(&(name)))late(#name);                                                      \
 		return found args;                                                                                     \
 	}
 #define LATE_VOID(name, params, args)                                                                                  \
 	void name params                                                                                               \
 	{                                                                                                              \
-		static __typeof__(&name) found;                                                                        \
+		static __typeof__(&(name)) found;                                                                      \
 		if (!found)                                                                                            \
-			found = (__typeof__(&name))late(#name);                                                        \
+			found = (__typeof__(&(name)))late(#name);                                                      \
 		found args;                                                                                            \
 	}
 

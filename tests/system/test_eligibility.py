@@ -75,7 +75,8 @@ def test_huge_pages_are_never_resized(bench):
     mark = bench.mark()
     bench.memocd.write_config(dict(CONFIG, host={"pool": str(total["granted_bytes"] - 96 * MIB), "buffer": "64M"}))
     bench.memocd.reload()
-    wait_for(lambda: bench.memocd.host()["level"] in ("hard", "low"), 20, "the host to be short", show=bench.memocd.host)
+    # By its event: what is short is met within milliseconds.
+    bench.wait_event("level", None, mark, matches=lambda event: event["reason"].endswith(("hard", "low")))
     bench.wait_event("limit-confirmed", "bare", mark, matches=lambda event: event["to_bytes"] is not None)
     bench.wait_event("target", "plug", mark)
     bench.memocd.write_config(CONFIG)
