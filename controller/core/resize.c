@@ -154,6 +154,16 @@ static void notice_return(struct vm *vm, struct vm_ctx *x, uint64_t before_bytes
 	note_working(vm, x);
 }
 
+/*
+ * After a reset: a new driver begins with an empty balloon, so that what it says is a rise, unless it was asked for less
+ * since. Any other fall is about the guest of before, told late: QEMU tells of a balloon once a second at most.
+ */
+static bool late_word(const struct vm *vm, uint64_t before_bytes)
+{
+	bool asked_less = vm->balloon_asked_bytes && vm->balloon_asked_bytes < before_bytes;
+	return vm->actual_stale && vm->actual_bytes < before_bytes && !asked_less;
+}
+
 void vm_balloon_moved(struct vm *vm, struct vm_ctx *x, uint64_t actual_bytes)
 {
 	uint64_t before = vm->actual_bytes;
@@ -165,7 +175,8 @@ void vm_balloon_moved(struct vm *vm, struct vm_ctx *x, uint64_t actual_bytes)
 	if (before == actual_bytes)
 		return;
 	vm->actual_change_ms = x->now_ms;
-	vm->actual_stale = false;
+	if (!late_word(vm, before))
+		vm->actual_stale = false;
 	if (first)
 		return;
 	notice_return(vm, x, before, elapsed_ms);
