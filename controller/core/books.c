@@ -2,25 +2,51 @@
 /* The host's budget: pool = what VMs can use together + the buffer that no VM may use. */
 #include "controller/core/policy.h"
 
-#include <string.h>
+struct booked booked_of(const struct vm *vm)
+{
+	bool sampled = vm->has_sample && vm->sample.has_memory;
+	return (struct booked){.max_bytes = vm->facts.max_bytes,
+			       .granted_bytes = vm_committed_bytes(vm),
+			       .resident_bytes = sampled ? vm->sample.resident_bytes : 0,
+			       .swapped_bytes = sampled ? vm->sample.swapped_bytes : 0};
+}
+
+void book_sums_move(struct book_sums *s, const struct booked *from, const struct booked *to)
+{
+	static const struct booked nothing;
+	const struct booked *out = from ? from : &nothing, *in = to ? to : &nothing;
+	s->max_bytes += (unsigned __int128)in->max_bytes - out->max_bytes; /* modulo 2^128: no sum is ever negative */
+	s->granted_bytes += (unsigned __int128)in->granted_bytes - out->granted_bytes;
+	s->resident_bytes += (unsigned __int128)in->resident_bytes - out->resident_bytes;
+	s->swapped_bytes += (unsigned __int128)in->swapped_bytes - out->swapped_bytes;
+}
+
+static uint64_t saturate(unsigned __int128 v)
+{
+	return v > UINT64_MAX ? UINT64_MAX : (uint64_t)v;
+}
+
+void books_set(struct books *b, const struct core_config *c, const struct book_sums *s, size_t vms)
+{
+	b->pool_bytes = c->pool_bytes;
+	b->committed_max_bytes = saturate(s->max_bytes);
+	b->granted_bytes = saturate(s->granted_bytes);
+	b->resident_bytes = saturate(s->resident_bytes);
+	b->swapped_bytes = saturate(s->swapped_bytes);
+	b->vms = vms;
+	uint64_t granted = min_u64(b->granted_bytes, INT64_MAX), pool = min_u64(b->pool_bytes, INT64_MAX);
+	b->buffer_bytes = (int64_t)pool - (int64_t)granted;
+}
 
 void books_update(struct books *b, const struct core_config *c, const struct host_sample *host, struct vm *const *vms,
 		  size_t n)
 {
-	b->pool_bytes = c->pool_bytes;
-	b->committed_max_bytes = b->granted_bytes = b->resident_bytes = b->swapped_bytes = 0;
-	b->vms = n;
+	struct book_sums sums = {0};
 	for (size_t i = 0; i < n; i++) {
-		const struct vm *vm = vms[i];
-		b->committed_max_bytes = add_sat_u64(b->committed_max_bytes, vm->facts.max_bytes);
-		b->granted_bytes = add_sat_u64(b->granted_bytes, vm_committed_bytes(vm));
-		if (vm->has_sample && vm->sample.has_memory) {
-			b->resident_bytes = add_sat_u64(b->resident_bytes, vm->sample.resident_bytes);
-			b->swapped_bytes = add_sat_u64(b->swapped_bytes, vm->sample.swapped_bytes);
-		}
+		const struct booked now = booked_of(vms[i]);
+		book_sums_move(&sums, NULL, &now);
 	}
-	uint64_t granted = min_u64(b->granted_bytes, INT64_MAX), pool = min_u64(b->pool_bytes, INT64_MAX);
-	b->buffer_bytes = (int64_t)pool - (int64_t)granted;
+	books_set(b, c, &sums, n);
 }
 
 /*

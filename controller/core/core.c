@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "controller/core/core.h"
-#include "controller/core/policy.h"
+#include "controller/core/rest.h"
+#include "controller/core/roster.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -11,15 +12,25 @@ struct core {
 	struct core_config config;
 	struct host_sample host;
 	struct books books;
-	struct vm **vms;   /* order of adding */
-	struct vm **round; /* scratch of a planning round, as large as vms */
-	size_t n, capacity;
+	struct roster roster;
+	bool no_rest;
 	bool hold_all;
 	uint64_t now_ms;
 	struct policy_host policy_memory;
 	uint64_t given_bytes;	 /* raised since the last tick */
 	double given_peak_per_s; /* decaying */
 };
+
+/* The sums follow each VM as it changes; the books are brought up to them where a decision begins or a step ends. */
+static void post_books(struct core *c)
+{
+	books_set(&c->books, &c->config, &c->roster.sums, c->roster.n);
+}
+
+static void note_change(struct core *c, const struct vm *vm)
+{
+	roster_changed(&c->roster, roster_find(&c->roster, vm->id));
+}
 
 int core_new(const struct core_config *config, struct core **ret)
 {
@@ -31,7 +42,7 @@ int core_new(const struct core_config *config, struct core **ret)
 	c->config = *config;
 	c->books.buffer_target_bytes = config->buffer_bytes;
 	c->books.level = LEVEL_HIGH;
-	books_update(&c->books, &c->config, &c->host, NULL, 0);
+	post_books(c);
 	*ret = c;
 	return 0;
 }
@@ -40,12 +51,15 @@ struct core *core_free(struct core *c)
 {
 	if (!c)
 		return NULL;
-	for (size_t i = 0; i < c->n; i++)
-		free(c->vms[i]);
-	free(c->vms);
-	free(c->round);
+	roster_clear(&c->roster);
 	free(c);
 	return NULL;
+}
+
+void core_set_rest(struct core *c, bool rest)
+{
+	c->no_rest = !rest;
+	roster_wake_all(&c->roster);
 }
 
 const struct books *core_books(const struct core *c)
@@ -70,20 +84,18 @@ bool core_hold_all(const struct core *c)
 
 size_t core_vm_count(const struct core *c)
 {
-	return c->n;
+	return c->roster.n;
 }
 
 const struct vm *core_vm_at(const struct core *c, size_t i)
 {
-	return i < c->n ? c->vms[i] : NULL;
+	return i < c->roster.n ? c->roster.vms[i] : NULL;
 }
 
 static struct vm *find(const struct core *c, vm_id id)
 {
-	for (size_t i = 0; i < c->n; i++)
-		if (c->vms[i]->id == id)
-			return c->vms[i];
-	return NULL;
+	size_t seat = roster_find(&c->roster, id);
+	return seat == NO_SEAT ? NULL : c->roster.vms[seat];
 }
 
 const struct vm *core_vm(const struct core *c, vm_id id)
@@ -97,7 +109,7 @@ const struct vm *core_vm(const struct core *c, vm_id id)
 
 size_t core_effects_max(const struct core *c)
 {
-	return (c->n + 1) * EFFECTS_PER_VM + 8;
+	return (c->roster.n + 1) * EFFECTS_PER_VM + 8;
 }
 
 static struct vm_ctx context(struct core *c, struct effects *out)
@@ -150,8 +162,10 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 		least = min_u64(least, 4 * MIB); /* to somebody needy little is worth a resize, however large it is */
 	bool limit_now = x->level >= LEVEL_HARD && vm_limit_allowed(vm, x) && vm->state == VM_SHRINKING_BALLOON;
 	if (diff < least && !(diff && plan == vm_max_bytes(vm) && vm->pinned_bytes)) {
-		if (limit_now && !x->config->observe)
+		if (limit_now && !x->config->observe) {
 			vm_signal(vm, SIG_LOWER_NOW, x);
+			note_change(c, vm);
+		}
 		return;
 	}
 	if (plan < now && vm->needy && !vm->pinned_bytes && !own)
@@ -182,11 +196,13 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	} else {
 		vm_signal(vm, vm->plan_urgent && vm_limit_allowed(vm, x) ? SIG_LOWER_NOW : SIG_LOWER, x);
 	}
+	note_change(c, vm);
 }
 
 static void update_books(struct core *c, struct vm_ctx *x)
 {
-	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+	c->roster.sums_moved = false;
+	post_books(c);
 	enum host_level before = c->books.level;
 	c->books.level = books_level(&c->books, before, &c->config, &c->host);
 	x->level = c->books.level;
@@ -217,34 +233,68 @@ static void follow_pin(struct core *c, struct vm *vm, struct vm_ctx *x)
 	vm->plan_bytes = min_u64(clamp_u64(vm->pinned_bytes, vm_min_bytes(vm, x->config), vm_max_bytes(vm)), most);
 	snprintf(vm->plan_reason, sizeof(vm->plan_reason), "pinned by memoc resize");
 	apply_plan(c, vm, x);
-	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+	post_books(c);
 }
 
-static void plan_round(struct core *c, struct vm_ctx *x, bool due)
+/* Every VM that is shown to a policy wishes what it has, until the policy says something else. */
+static void prepare(struct vm *vm, const struct core_config *config)
 {
-	update_books(c, x);
+	uint64_t now = planned_now(vm);
+	vm->plan_bytes = config->policy->own_bounds ? now : clamp_u64(now, vm_min_bytes(vm, config), vm_max_bytes(vm));
+	vm->plan_urgent = false;
+	vm->bounds = 0;
+	const char *why = vm->plan_bytes > now	 ? "its minimum is guaranteed"
+			  : vm->plan_bytes < now ? "its maximum is lower"
+						 : "nothing to do";
+	memcpy(vm->plan_reason, why, strlen(why) + 1); /* in every round, for every VM that changed: no snprintf() */
+}
+
+static bool wishes(const struct vm *vm, const struct core_config *config)
+{
+	const struct policy_ops *policy = config->policy;
+	return vm->pinned_bytes || (!policy->own_bounds && vm->plan_bytes != planned_now(vm)) ||
+	       (policy->wishes && policy->wishes(vm, config));
+}
+
+/* Prepares what changed since the last round; returns whether the whole round would change nothing more. */
+static bool nothing_to_plan(struct core *c, struct vm_ctx *x, bool due)
+{
+	struct roster *r = &c->roster;
+	const struct policy_ops *policy = c->config.policy;
+	for (size_t k = 0; k < r->touched_n; k++) {
+		struct seat *seat = &r->seats[r->touched[k]];
+		struct vm *vm = r->vms[r->touched[k]];
+		bool plannable = vm_plannable(vm, x);
+		if (plannable)
+			prepare(vm, x->config);
+		r->wishes_n -= seat->wishes;
+		seat->wishes = plannable && wishes(vm, x->config);
+		r->wishes_n += seat->wishes;
+		seat->touched = false;
+	}
+	r->touched_n = 0;
+	return !c->no_rest && !r->wishes_n && (!due || (policy->at_ease && policy->at_ease(&c->books)));
+}
+
+static void plan_all(struct core *c, struct vm_ctx *x, bool due)
+{
+	struct roster *r = &c->roster;
 	bool own = c->config.policy->own_bounds;
 	struct plan p = {.config = &c->config,
 			 .host = &c->host,
 			 .books = &c->books,
 			 .ctx = x,
-			 .vms = c->round,
-			 .all = c->vms,
-			 .all_n = c->n,
+			 .vms = r->round,
+			 .all = r->vms,
+			 .all_n = r->n,
 			 .now_ms = c->now_ms,
 			 .memory = &c->policy_memory};
-	for (size_t i = 0; i < c->n; i++) {
-		struct vm *vm = c->vms[i];
+	for (size_t i = 0; i < r->n; i++) {
+		struct vm *vm = r->vms[i];
 		if (!vm_plannable(vm, x))
 			continue;
-		uint64_t now = planned_now(vm);
-		vm->plan_bytes = own ? now : clamp_u64(now, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
-		vm->plan_urgent = false;
-		vm->bounds = 0;
-		snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s",
-			 vm->plan_bytes > now	? "its minimum is guaranteed"
-			 : vm->plan_bytes < now ? "its maximum is lower"
-						: "nothing to do");
+		prepare(vm, x->config);
+		roster_touch(r, i);
 		if (own && vm->pinned_bytes)
 			follow_pin(c, vm, x);
 		else if (due)
@@ -254,7 +304,16 @@ static void plan_round(struct core *c, struct vm_ctx *x, bool due)
 		c->config.policy->plan(&p);
 	for (size_t i = 0; i < p.n; i++)
 		apply_plan(c, p.vms[i], x);
-	books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+}
+
+static void plan_round(struct core *c, struct vm_ctx *x, bool due)
+{
+	update_books(c, x);
+	if (!nothing_to_plan(c, x, due))
+		plan_all(c, x, due);
+	else if (due)
+		c->books.unmet_bytes = 0;
+	post_books(c);
 }
 
 static void replan(struct core *c, struct vm_ctx *x)
@@ -294,17 +353,119 @@ static void size_buffer(struct core *c)
 		c->books.buffer_target_bytes = max_u64((uint64_t)c->given_peak_per_s, start / 2);
 }
 
+/* What of the host decides whether limits may be used (vm_limit_forbidden_why()). */
+static bool limits_differ(const struct host_sample *a, const struct host_sample *b)
+{
+	return a->has_memory != b->has_memory || !a->swap_total_bytes != !b->swap_total_bytes;
+}
+
+/* What vm_estimate() makes of the same input when time passes: the only of a VM at rest that may change. */
+static void copy_estimates(struct vm *to, const struct vm *from)
+{
+	to->estimate_ms = from->estimate_ms;
+	to->used_ms = from->used_ms;
+	if (from->past_n && to->past_n == from->past_n)
+		to->past_ms[to->past_n - 1] = from->past_ms[from->past_n - 1];
+	to->demand_bytes = from->demand_bytes;
+	to->headroom_bytes = from->headroom_bytes;
+	to->need_bytes = from->need_bytes;
+	to->greedy_bytes = from->greedy_bytes;
+}
+
+struct estimates {
+	uint64_t demand_bytes, headroom_bytes, need_bytes, greedy_bytes;
+};
+
+static struct estimates estimates_of(const struct vm *vm)
+{
+	return (struct estimates){.demand_bytes = vm->demand_bytes,
+				  .headroom_bytes = vm->headroom_bytes,
+				  .need_bytes = vm->need_bytes,
+				  .greedy_bytes = vm->greedy_bytes};
+}
+
+static bool same_estimates(const struct estimates *a, const struct vm *vm)
+{
+	return a->demand_bytes == vm->demand_bytes && a->headroom_bytes == vm->headroom_bytes &&
+	       a->need_bytes == vm->need_bytes && a->greedy_bytes == vm->greedy_bytes;
+}
+
+/* Padding included: `before` was copied with it, and where it differs all the same a VM just does not come to rest. */
+static bool same_bytes(const void *a, const void *b, size_t n)
+{
+	return memcmp(a, b, n) == 0;
+}
+
+static void tick_vm(struct core *c, size_t i, struct vm_ctx *x)
+{
+	struct vm *vm = c->roster.vms[i], before;
+	bool may_rest = !c->no_rest && vm_rest_until_ms(vm, x) > x->now_ms;
+	size_t effects = x->out->n;
+	if (may_rest)
+		memcpy(&before, vm, sizeof(before));
+	vm_timer(vm, x);
+	vm_estimate(vm, x);
+	vm_watch_double_swap(vm, x);
+	vm_maintain(vm, x);
+	roster_changed(&c->roster, i);
+	if (!may_rest || effects != x->out->n || vm->used_ms != x->now_ms)
+		return;
+	const struct estimates was = estimates_of(&before);
+	c->roster.seats[i].still = same_estimates(&was, vm);
+	copy_estimates(&before, vm);
+	if (same_bytes(&before, vm, sizeof(before)))
+		c->roster.seats[i].rest_until_ms = vm_rest_until_ms(vm, x);
+}
+
+static bool rests(const struct core *c, size_t seat)
+{
+	return c->now_ms < c->roster.seats[seat].rest_until_ms &&
+	       vm_stats_fresh(c->roster.vms[seat], &c->config, c->now_ms);
+}
+
+/* A VM at rest is looked at again, by a tick or by statistics that say the same. */
+static void look_again(struct core *c, size_t i, struct vm_ctx *x, bool stats)
+{
+	struct seat *seat = &c->roster.seats[i];
+	struct vm *vm = c->roster.vms[i];
+	if (seat->still && !vm_falls(vm, c->now_ms)) {
+		if (!stats)
+			vm_note_use(vm, c->now_ms);
+		if (!stats || vm_estimate_again(vm, x))
+			return;
+		seat->still = false;
+	} else {
+		const struct estimates before = estimates_of(vm);
+		vm_estimate(vm, x);
+		seat->still = same_estimates(&before, vm);
+	}
+	if (!seat->still)
+		roster_touch(&c->roster, i);
+	if (vm->needy)
+		roster_changed(&c->roster, i);
+}
+
+size_t core_resting(const struct core *c)
+{
+	size_t n = 0;
+	for (size_t i = 0; i < c->roster.n; i++)
+		n += rests(c, i);
+	return n;
+}
+
 static void tick(struct core *c, const struct event *ev, struct vm_ctx *x)
 {
+	bool swap_low = x->swap_low, limits = limits_differ(&c->host, &ev->host);
 	c->host = ev->host;
 	watch_swap(c, x);
 	size_buffer(c);
-	for (size_t i = 0; i < c->n; i++) {
-		vm_timer(c->vms[i], x);
-		vm_estimate(c->vms[i], x);
-		vm_watch_double_swap(c->vms[i], x);
-		vm_maintain(c->vms[i], x);
-	}
+	if (limits || swap_low != x->swap_low)
+		roster_wake_all(&c->roster);
+	for (size_t i = 0; i < c->roster.n; i++)
+		if (rests(c, i))
+			look_again(c, i, x, false);
+		else
+			tick_vm(c, i, x);
 	plan_round(c, x, round_due(c));
 }
 
@@ -313,9 +474,9 @@ static void forget_policy(struct core *c)
 {
 	c->books.unmet_bytes = 0;
 	memset(&c->policy_memory, 0, sizeof(c->policy_memory));
-	for (size_t i = 0; i < c->n; i++) {
-		memset(&c->vms[i]->policy_memory, 0, sizeof(c->vms[i]->policy_memory));
-		c->vms[i]->rank = 0;
+	for (size_t i = 0; i < c->roster.n; i++) {
+		memset(&c->roster.vms[i]->policy_memory, 0, sizeof(c->roster.vms[i]->policy_memory));
+		c->roster.vms[i]->rank = 0;
 	}
 }
 
@@ -327,8 +488,10 @@ static int configure(struct core *c, const struct event *ev, struct vm_ctx *x)
 		forget_policy(c);
 	c->config = *ev->config;
 	c->books.buffer_target_bytes = c->config.buffer_bytes;
-	for (size_t i = 0; i < c->n; i++)
-		c->vms[i]->dwell_ms = clamp_u64(c->vms[i]->dwell_ms, c->config.dwell_ms, c->config.dwell_max_ms);
+	roster_wake_all(&c->roster);
+	for (size_t i = 0; i < c->roster.n; i++)
+		c->roster.vms[i]->dwell_ms =
+			clamp_u64(c->roster.vms[i]->dwell_ms, c->config.dwell_ms, c->config.dwell_max_ms);
 	replan(c, x);
 	return 0;
 }
@@ -338,8 +501,8 @@ static void hold(struct core *c, struct vm *vm, bool flag, struct vm_ctx *x)
 	if (!vm)
 		x->hold_all = c->hold_all = flag;
 	record(x, vm, flag ? RECORD_HELD : RECORD_RELEASED, 0, 0, "by memoc %s", flag ? "hold" : "release");
-	for (size_t i = 0; i < c->n; i++) {
-		struct vm *each = c->vms[i];
+	for (size_t i = 0; i < c->roster.n; i++) {
+		struct vm *each = c->roster.vms[i];
 		if (vm && each != vm)
 			continue;
 		if (vm || !flag)
@@ -348,27 +511,11 @@ static void hold(struct core *c, struct vm *vm, bool flag, struct vm_ctx *x)
 		/* A shrink under way would go on step by step. */
 		if (flag && (each->state == VM_SHRINKING_BALLOON || each->state == VM_SHRINKING_LIMIT))
 			vm_signal(each, SIG_NEEDY, x);
+		roster_changed(&c->roster, i);
 	}
 }
 
 /* ---- VM events ---- */
-
-static bool grow_arrays(struct core *c)
-{
-	if (c->n < c->capacity)
-		return true;
-	size_t capacity = c->capacity ? c->capacity * 2 : 16;
-	struct vm **vms = realloc(c->vms, capacity * sizeof(*vms));
-	if (!vms)
-		return false;
-	c->vms = vms;
-	struct vm **round = realloc(c->round, capacity * sizeof(*round));
-	if (!round)
-		return false;
-	c->round = round;
-	c->capacity = capacity;
-	return true;
-}
 
 /* What an earlier controller knew; the balloon's word is believed where it was learned from this same guest. */
 static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, const struct core_config *config)
@@ -402,12 +549,9 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 		return -EINVAL;
 	if (find(c, ev->vm))
 		return -EEXIST;
-	if (!grow_arrays(c))
-		return -ENOMEM;
-	struct vm *vm = calloc(1, sizeof(*vm));
+	struct vm *vm = roster_add(&c->roster, ev->vm);
 	if (!vm)
 		return -ENOMEM;
-	vm->id = ev->vm;
 	vm->origin = ev->added.origin;
 	vm->state = vm->origin == ORIGIN_INCOMING ? VM_MIGRATING_IN : VM_STARTING;
 	vm->facts = ev->added.facts;
@@ -431,7 +575,6 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 		vm->target_bytes = vm->facts.max_bytes;
 	snprintf(vm->reason, sizeof(vm->reason), "%s",
 		 vm->origin == ORIGIN_ADOPT ? "adopted as it was found" : "starting");
-	c->vms[c->n++] = vm;
 	record(x, vm, RECORD_ADDED, 0, vm->facts.max_bytes, "%s",
 	       vm->origin == ORIGIN_START      ? "starting"
 	       : vm->origin == ORIGIN_INCOMING ? "incoming migration"
@@ -444,14 +587,7 @@ static void drop(struct core *c, struct vm *vm, struct vm_ctx *x)
 	vm_signal(vm, SIG_STOP, x);
 	record(x, vm, RECORD_GONE, vm->target_bytes, 0, "stopped");
 	effect_add(x->out, EFFECT_FORGET, vm->id);
-	for (size_t i = 0; i < c->n; i++) {
-		if (c->vms[i] != vm)
-			continue;
-		memmove(&c->vms[i], &c->vms[i + 1], (c->n - i - 1) * sizeof(c->vms[0]));
-		c->n--;
-		break;
-	}
-	free(vm);
+	roster_remove(&c->roster, roster_find(&c->roster, vm->id));
 }
 
 static void learn_facts(struct vm *vm, const struct vm_facts *f, struct vm_ctx *x)
@@ -605,6 +741,33 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 	}
 }
 
+/* Would it tell a VM at rest nothing new? */
+static bool says_the_same(const struct vm *vm, const struct event *ev)
+{
+	return (ev->type == EVENT_VM_STATS && vm_same_stats(vm, &ev->stats, ev->now_ms)) ||
+	       (ev->type == EVENT_VM_SAMPLE && vm_same_sample(vm, &ev->sample, ev->now_ms));
+}
+
+/* Returns whether a new plan is wanted at once. */
+static bool vm_step(struct core *c, size_t seat, const struct event *ev, struct vm_ctx *x)
+{
+	struct vm *vm = c->roster.vms[seat];
+	if (rests(c, seat) && says_the_same(vm, ev)) {
+		if (ev->type == EVENT_VM_SAMPLE) {
+			vm_note_sample(vm, &ev->sample, c->now_ms);
+			return false;
+		}
+		vm_note_stats(vm, &ev->stats, c->now_ms);
+		look_again(c, seat, x, true);
+		return cannot_wait(vm);
+	}
+	bool plan = vm_event(c, vm, ev, x);
+	if (!vm->facts.eligible != (vm->state == VM_FIXED))
+		vm_signal(vm, vm->facts.eligible ? SIG_UNFIX : SIG_FIX, x);
+	roster_changed(&c->roster, seat);
+	return plan;
+}
+
 int core_step(struct core *c, const struct event *ev, struct effects *out)
 {
 	out->n = out->dropped = 0;
@@ -617,9 +780,13 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 		tick(c, ev, &x);
 		return 0;
 	case EVENT_TIMER:
-		for (size_t i = 0; i < c->n; i++)
-			vm_timer(c->vms[i], &x);
-		books_update(&c->books, &c->config, &c->host, c->vms, c->n);
+		for (size_t i = 0; i < c->roster.n; i++) {
+			if (c->now_ms < vm_next_deadline_ms(c->roster.vms[i]))
+				continue;
+			vm_timer(c->roster.vms[i], &x);
+			roster_changed(&c->roster, i);
+		}
+		post_books(c);
 		return 0;
 	case EVENT_CONFIG:
 		return configure(c, ev, &x);
@@ -632,7 +799,8 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 	default:
 		break;
 	}
-	struct vm *vm = find(c, ev->vm);
+	size_t seat = roster_find(&c->roster, ev->vm);
+	struct vm *vm = seat == NO_SEAT ? NULL : c->roster.vms[seat];
 	if (!vm && ev->type == EVENT_VM_HOLD && ev->vm == 0) {
 		hold(c, NULL, ev->flag, &x);
 		return 0;
@@ -646,12 +814,9 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 		replan(c, &x);
 		return 0;
 	}
-	bool plan = vm_event(c, vm, ev, &x);
-	if (!vm->facts.eligible != (vm->state == VM_FIXED))
-		vm_signal(vm, vm->facts.eligible ? SIG_UNFIX : SIG_FIX, &x);
-	if (plan)
+	if (vm_step(c, seat, ev, &x))
 		replan(c, &x);
-	else
+	else if (c->roster.sums_moved) /* the level follows from them, and is what it was where they are */
 		update_books(c, &x);
 	return 0;
 }
@@ -659,8 +824,8 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 uint64_t core_next_wakeup_ms(const struct core *c)
 {
 	uint64_t next = NEVER_MS;
-	for (size_t i = 0; i < c->n; i++)
-		next = min_u64(next, vm_next_deadline_ms(c->vms[i]));
+	for (size_t i = 0; i < c->roster.n; i++)
+		next = min_u64(next, vm_next_deadline_ms(c->roster.vms[i]));
 	return next;
 }
 
@@ -694,8 +859,8 @@ void core_admit(const struct core *c, vm_id except, uint64_t max_bytes, uint64_t
 {
 	uint64_t sum = min_bytes ? min_bytes : share_of(max_bytes, c->config.min_share);
 	sum = add_sat_u64(sum, overhead_bytes);
-	for (size_t i = 0; i < c->n; i++) {
-		const struct vm *vm = c->vms[i];
+	for (size_t i = 0; i < c->roster.n; i++) {
+		const struct vm *vm = c->roster.vms[i];
 		if (vm->id == except)
 			continue;
 		uint64_t least = vm->state == VM_FIXED ? vm->facts.max_bytes : vm_min_bytes(vm, &c->config);
@@ -730,11 +895,11 @@ static int copy_vm(struct core *c, const struct vm *from)
 	if (!from->id || !from->facts.max_bytes || !from->facts.policy.weight || find(c, from->id) ||
 	    !places_good(&c->config, m->mom.n, m->mom.next))
 		return -EINVAL;
-	struct vm *vm = grow_arrays(c) ? malloc(sizeof(*vm)) : NULL;
+	struct vm *vm = roster_add(&c->roster, from->id);
 	if (!vm)
 		return -ENOMEM;
 	*vm = *from;
-	c->vms[c->n++] = vm;
+	note_change(c, vm);
 	return 0;
 }
 

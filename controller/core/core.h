@@ -8,7 +8,7 @@
 
 #include "controller/core/vm.h"
 
-/* The host's books in bytes, made anew in every step that changes them. */
+/* The host's books in bytes, brought up to date in every step that changes them: a VM that changed is counted anew. */
 struct books {
 	uint64_t pool_bytes;
 	uint64_t buffer_target_bytes;
@@ -25,6 +25,14 @@ struct books {
 struct core;
 int core_new(const struct core_config *config, struct core **ret);
 struct core *core_free(struct core *c);
+
+/*
+ * With false every step looks at all VMs anew, as if nothing were known of who is at rest (rest.h). What a core decides
+ * is the same either way, and so is all that can be read of it: for tests and for finding out.
+ */
+void core_set_rest(struct core *c, bool rest);
+/* How many VMs are at rest now: a tick at this time would pass them by. */
+size_t core_resting(const struct core *c);
 
 /*
  * One event. `out` is emptied first and must have room for core_effects_max(). Returns 0; −ENOENT: no such VM

@@ -67,13 +67,14 @@ static void take_guest_rates(struct vm *vm, const struct guest_stats *s, uint64_
 /* Longer than statistics are old: a snapshot that comes now was taken with the balloon where it is. */
 #define BALLOON_REST_MS 3000
 
-/* RAM that the guest's kernel keeps from its own total; learned only while the balloon rests. */
-static void learn_hidden(struct vm *vm, uint64_t now_ms)
+/* Learned only while the balloon rests. */
+uint64_t vm_hidden_bytes(const struct vm *vm, uint64_t now_ms)
 {
 	const struct guest_stats *s = &vm->stats;
 	if (s->has_available && s->available_bytes <= vm->actual_bytes &&
 	    now_ms - vm->actual_change_ms >= BALLOON_REST_MS)
-		vm->hidden_bytes = min_u64(vm->actual_bytes - s->available_bytes, vm->facts.max_bytes / 8);
+		return min_u64(vm->actual_bytes - s->available_bytes, vm->facts.max_bytes / 8);
+	return vm->hidden_bytes;
 }
 
 /*
@@ -149,6 +150,15 @@ uint64_t vm_past_above_bytes(const struct vm *vm, uint64_t bytes)
 	return 0;
 }
 
+/* What is left of a growth after a long rest: nothing. Numbers that halve for hours get so small that reckoning with
+ * them takes the processor a hundred times as long. */
+#define GROWTH_LEAST_BYTES_PER_S 1e-6
+
+static double growth_worth(double bytes_per_s)
+{
+	return bytes_per_s < GROWTH_LEAST_BYTES_PER_S ? 0 : bytes_per_s;
+}
+
 /* As TCP sets its retransmission timer: mean and mean deviation with gains 1/8 and 1/4 (Jacobson 1988, RFC 6298). */
 static void track_growth(struct vm *vm, uint64_t now_ms)
 {
@@ -162,12 +172,14 @@ static void track_growth(struct vm *vm, uint64_t now_ms)
 	double dt_s = (double)(now_ms - before_ms) / 1000;
 	uint64_t grown = sub_sat_u64(used, before);
 	/* A jump that ends at once is over: only growth that goes on says what is to come. */
-	double growth = (double)min_u64(grown, vm->grown_bytes) / dt_s;
+	uint64_t lasting = min_u64(grown, vm->grown_bytes);
+	double growth = lasting ? (double)lasting / dt_s : 0;
 	vm->grown_bytes = grown;
 	double err = growth - vm->growth_mean_bytes_per_s;
 	double abs_err = err < 0 ? -err : err;
-	vm->growth_mean_bytes_per_s += err / 8;
-	vm->growth_dev_bytes_per_s += (abs_err - vm->growth_dev_bytes_per_s) / 4;
+	vm->growth_mean_bytes_per_s = growth_worth(vm->growth_mean_bytes_per_s + err / 8);
+	vm->growth_dev_bytes_per_s =
+		growth_worth(vm->growth_dev_bytes_per_s + (abs_err - vm->growth_dev_bytes_per_s) / 4);
 }
 
 static void notice_driver(struct vm *vm, struct vm_ctx *x)
@@ -189,6 +201,12 @@ static bool actual_of_before(const struct vm *vm)
 
 #define SAME_MOMENT_MS 20 /* a look at its residency so near to its statistics shows what they speak of */
 
+void vm_surge_begins(struct vm *vm, uint64_t now_ms)
+{
+	vm->surge_from_bytes = now_ms - vm->present_ms <= SAME_MOMENT_MS ? present_bytes(vm) : 0;
+	vm->surge_bytes = 0;
+}
+
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 {
 	if (s->has_actual)
@@ -206,9 +224,8 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 		vm->has_stats = true;
 	}
 	if (advanced) {
-		learn_hidden(vm, x->now_ms);
-		vm->surge_from_bytes = x->now_ms - vm->present_ms <= SAME_MOMENT_MS ? present_bytes(vm) : 0;
-		vm->surge_bytes = 0;
+		vm->hidden_bytes = vm_hidden_bytes(vm, x->now_ms);
+		vm_surge_begins(vm, x->now_ms);
 	}
 	if (advanced && vm->stats_advances >= 2)
 		notice_driver(vm, x);
@@ -225,7 +242,7 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
  * page cache, which the next statistics tell; until then it counts as used. A guest that fills memory which is resident
  * already is not seen so.
  */
-static void note_surge(struct vm *vm, uint64_t now_ms)
+void vm_note_surge(struct vm *vm, uint64_t now_ms)
 {
 	uint64_t present = present_bytes(vm);
 	vm->present_ms = now_ms;
@@ -240,7 +257,7 @@ void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_ho
 	vm->sample.swapped_bytes = s->swapped_bytes;
 	vm->sample.limit_bytes = s->limit_bytes;
 	vm->sample.under_oom = s->under_oom;
-	note_surge(vm, x->now_ms);
+	vm_note_surge(vm, x->now_ms);
 }
 
 /* Less is QEMU's own coming and going. */
@@ -296,12 +313,19 @@ static void take_counters(struct vm *vm, const struct vm_host_sample *s, uint64_
 	vm->stall_share = vm->has_stall ? (double)(now.psi_some_us - from->psi_some_us) / 1e6 / span_s : 0;
 }
 
+void vm_counters_stand(struct vm *vm, uint64_t now_ms)
+{
+	if (now_ms - vm->counters_next.ms < COUNTERS_MS)
+		return;
+	vm->counters_from.ms = vm->counters_next.ms;
+	vm->counters_next.ms = now_ms;
+}
+
 void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample *s)
 {
 	const struct vm_host_sample *old = &vm->sample;
 	double dt = vm->has_sample ? (double)(x->now_ms - vm->sample_ms) / 1000 : 0;
-	/* Two looks within a tenth of a second say nothing of a rate. */
-	bool rate = dt >= 0.1;
+	bool rate = vm->has_sample && x->now_ms - vm->sample_ms >= SAMPLE_APART_MS;
 	if (rate) {
 		vm->host_faults_before_per_s = vm->host_faults_per_s;
 		vm->has_host_rates =
@@ -328,7 +352,7 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 		vm->sample = *s;
 		vm->sample_ms = x->now_ms;
 		vm->has_sample = true;
-		note_surge(vm, x->now_ms);
+		vm_note_surge(vm, x->now_ms);
 	} else if (s->has_memory) {
 		vm_take_residency(vm, x, s);
 	}
@@ -336,9 +360,8 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 
 /* ---- estimates ---- */
 
-#define REACTION_S 2.0		/* a tick to see it, one to act */
-#define DEMAND_DECAY_MS 10000.0 /* falling demand is believed after this; rising at once */
-#define STALE_DECAY_MS 60000.0	/* … and this where the guest does not say so itself */
+#define REACTION_S 2.0	       /* a tick to see it, one to act */
+#define STALE_DECAY_MS 60000.0 /* DEMAND_DECAY_MS where the guest does not say so itself */
 
 /* The guest's word, or its last that made sense while that is not old: a snapshot from before the balloon moved may
  * contradict itself. */
@@ -596,6 +619,15 @@ static void watch_double_swap(struct vm *vm, struct vm_ctx *x)
 	}
 }
 
+/* What follows from demand and headroom. */
+static void conclude(struct vm *vm, struct vm_ctx *x)
+{
+	estimate_need(vm, x);
+	uint64_t need = add_sat_u64(vm->demand_bytes, vm->headroom_bytes);
+	vm->need_bytes = clamp_u64(need, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
+	vm->greedy_bytes = vm->needy ? 0 : sub_sat_u64(vm_size_bytes(vm), vm->need_bytes);
+}
+
 void vm_estimate(struct vm *vm, struct vm_ctx *x)
 {
 	if (!judged(vm->state)) {
@@ -607,10 +639,26 @@ void vm_estimate(struct vm *vm, struct vm_ctx *x)
 	vm->estimate_ms = x->now_ms;
 	track_growth(vm, x->now_ms);
 	estimate_headroom(vm, x->config);
-	estimate_need(vm, x);
-	uint64_t need = add_sat_u64(vm->demand_bytes, vm->headroom_bytes);
-	vm->need_bytes = clamp_u64(need, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
-	vm->greedy_bytes = vm->needy ? 0 : sub_sat_u64(vm_size_bytes(vm), vm->need_bytes);
+	conclude(vm, x);
+}
+
+void vm_note_use(struct vm *vm, uint64_t now_ms)
+{
+	vm->estimate_ms = vm->used_ms = now_ms;
+	if (vm->past_n) /* the youngest level is what it uses, or so little above that it counts for it */
+		vm->past_ms[vm->past_n - 1] = now_ms;
+}
+
+bool vm_estimate_again(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t headroom = vm->headroom_bytes;
+	vm_note_use(vm, x->now_ms);
+	track_growth(vm, x->now_ms);
+	estimate_headroom(vm, x->config);
+	if (vm->headroom_bytes == headroom)
+		return true;
+	conclude(vm, x);
+	return false;
 }
 
 void vm_watch_double_swap(struct vm *vm, struct vm_ctx *x)

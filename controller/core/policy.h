@@ -31,6 +31,14 @@ struct policy_ops {
 	/* plan_bytes of every VM is its current target on entry; change it, with plan_reason and plan_urgent, where
 	 * another is wished. */
 	void (*plan)(struct plan *p);
+	/*
+	 * A round that would change nothing need not be made. `wishes`: may plan() change anything for the sake of this
+	 * VM alone, whose plan_bytes is the current target? Follows from the VM and the configuration only. `at_ease`:
+	 * where no VM does, would plan() leave all as it is, with nothing unmet? Follows from the books only. Without
+	 * at_ease (NULL) plan() is called in each round.
+	 */
+	bool (*wishes)(const struct vm *vm, const struct core_config *config);
+	bool (*at_ease)(const struct books *b);
 	/* Time between two calls of plan(), which then come at ticks only. 0: at each tick and event. */
 	uint64_t interval_ms;
 	/*
@@ -59,6 +67,21 @@ uint64_t policy_host_free_bytes(const struct plan *p);
 uint64_t policy_balloon_bytes(const struct vm *vm);
 
 /* ---- books.c ---- */
+/* What one VM counts for in the books. */
+struct booked {
+	uint64_t max_bytes, granted_bytes, resident_bytes, swapped_bytes;
+};
+struct booked booked_of(const struct vm *vm);
+/* Over all VMs, and wide enough to be exact: what one VM counts for is put in and taken out without looking at others.
+ */
+struct book_sums {
+	unsigned __int128 max_bytes, granted_bytes, resident_bytes, swapped_bytes;
+};
+/* A VM counted for `from` (NULL: it was not in) and counts for `to` (NULL: it is not any more). */
+void book_sums_move(struct book_sums *s, const struct booked *from, const struct booked *to);
+/* Books of that many VMs from their sums, saturated. Buffer's target, level, unmet and swap_low stay as they are. */
+void books_set(struct books *b, const struct core_config *c, const struct book_sums *s, size_t vms);
+/* The same from the VMs themselves, all of them. */
 void books_update(struct books *b, const struct core_config *c, const struct host_sample *host, struct vm *const *vms,
 		  size_t n);
 /* Level with hysteresis from the buffer's fill and the host's own free memory. */

@@ -21,6 +21,31 @@ static int by_need(const void *a, const void *b)
 	return va->id < vb->id ? -1 : va->id > vb->id; /* a total order: the same input gives the same output */
 }
 
+/* The others than the needy: where it matters who comes first. */
+static void in_order(struct plan *p, size_t needy)
+{
+	qsort(p->vms + needy, p->n - needy, sizeof(p->vms[0]), by_need);
+}
+
+/* The needy in order, then the others as they are: mostly nothing is to be had of them. Returns how many are needy. */
+static size_t needy_first(struct plan *p)
+{
+	size_t needy = 0, pinned = 0;
+	for (size_t i = 0; i < p->n; i++) {
+		struct vm *vm = p->vms[i];
+		pinned += vm->pinned_bytes != 0;
+		if (!vm->needy)
+			continue;
+		p->vms[i] = p->vms[needy];
+		p->vms[needy++] = vm;
+	}
+	if (needy > 1)
+		qsort(p->vms, needy, sizeof(p->vms[0]), by_need);
+	if (pinned > 1)
+		in_order(p, needy);
+	return needy;
+}
+
 #define HELPING_LEAST_BYTES (128 * MIB) /* most of a buffer, half of its size: whichever is less */
 
 /*
@@ -152,16 +177,27 @@ static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 	return serve_rest(p, needy, only, available);
 }
 
-/* Not swapping yet, but under a quarter of its headroom is left: grown before it hurts, while the buffer is half full,
- * by no more than that it is not tight again soon: what it does not use was moved for nothing. */
+/* Under a quarter of its headroom is left. */
+static bool is_tight(const struct vm *vm)
+{
+	uint64_t least = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4);
+	return granted_size(vm) < min_u64(least, vm_max_bytes(vm)) && vm->demand_confidence >= 0.5;
+}
+
+/* Not swapping yet, but tight: grown before it hurts, while the buffer is half full, by no more than that it is not
+ * tight again soon: what it does not use was moved for nothing. */
 static void serve_tight(struct plan *p, size_t first, uint64_t *available)
 {
+	size_t n = 0;
+	for (size_t i = first; i < p->n; i++)
+		n += is_tight(p->vms[i]);
+	if (n > 1)
+		in_order(p, first);
 	uint64_t keep = p->books->buffer_target_bytes / 2;
 	for (size_t i = first; i < p->n; i++) {
 		struct vm *vm = p->vms[i];
 		uint64_t size = granted_size(vm);
-		uint64_t tight = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4);
-		if (vm->pinned_bytes || size >= min_u64(tight, vm_max_bytes(vm)) || vm->demand_confidence < 0.5)
+		if (vm->pinned_bytes || !is_tight(vm))
 			continue;
 		uint64_t enough = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4 * 3);
 		uint64_t want =
@@ -339,7 +375,13 @@ static uint64_t host_shortage_bytes(const struct plan *p)
 		       : 0;
 }
 
-static void reclaim(struct plan *p, uint64_t unmet)
+/* A nearly full buffer is full: small refills would only move memory to and fro. */
+static bool full(__int128 buffer, const struct books *books)
+{
+	return buffer >= (__int128)(books->buffer_target_bytes / 10 * 9);
+}
+
+static void reclaim(struct plan *p, size_t needy, uint64_t unmet)
 {
 	const struct books *books = p->books;
 	__int128 buffer = books->buffer_bytes, coming = 0;
@@ -351,13 +393,13 @@ static void reclaim(struct plan *p, uint64_t unmet)
 	}
 	buffer += coming;
 	uint64_t target = books->buffer_target_bytes, shortage = 0;
-	/* A nearly full buffer is full: small refills would only move memory to and fro. */
-	if (unmet || buffer < (__int128)(target / 10 * 9))
+	if (unmet || !full(buffer, books))
 		shortage = buffer < (__int128)target ? saturate((__int128)target - buffer) : 0;
 	uint64_t host_short = saturate((__int128)host_shortage_bytes(p) - coming);
 	shortage = max_u64(add_sat_u64(shortage, unmet), host_short);
 	if (!shortage)
 		return;
+	in_order(p, needy);
 	const struct need need = {.hurry = books->level >= LEVEL_HARD, .rescue = unmet > 0};
 	uint64_t left = shortage;
 	for (size_t i = 0; i < ARRAY_SIZE(look_back_ms) && left > MIB; i++)
@@ -385,10 +427,7 @@ static void needy_greedy_plan(struct plan *p)
 	p->books->unmet_bytes = 0;
 	if (!p->n)
 		return;
-	qsort(p->vms, p->n, sizeof(p->vms[0]), by_need);
-	size_t needy = 0;
-	while (needy < p->n && p->vms[needy]->needy)
-		needy++;
+	size_t needy = needy_first(p);
 	uint64_t available = books_available(p->books, p->config, p->host);
 	for (size_t i = 0; i < p->n; i++) /* guaranteed minimums come first */
 		available = sub_sat_u64(available, sub_sat_u64(p->vms[i]->plan_bytes, granted_size(p->vms[i])));
@@ -397,11 +436,24 @@ static void needy_greedy_plan(struct plan *p)
 	p->books->unmet_bytes = unmet;
 	if (p->books->level <= LEVEL_SOFT)
 		serve_tight(p, needy, &available);
-	reclaim(p, unmet);
+	reclaim(p, needy, unmet);
+}
+
+/* What is planned for it already is more than is booked for it: that is paid for from the buffer. */
+static bool wishes(const struct vm *vm, const struct core_config *config)
+{
+	return vm->needy || vm->pinned_bytes || is_tight(vm) || vm->plan_bytes > granted_size(vm);
+}
+
+static bool at_ease(const struct books *b)
+{
+	return b->level == LEVEL_HIGH && full(b->buffer_bytes, b);
 }
 
 const struct policy_ops policy_needy_greedy = {
 	.name = "needy-greedy",
 	.about = "memoc's own: needy VMs are served from the buffer, greedy ones refill it",
 	.plan = needy_greedy_plan,
+	.wishes = wishes,
+	.at_ease = at_ease,
 };

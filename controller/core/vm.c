@@ -2,31 +2,6 @@
 /* Sizes and permissions that follow from what is known of a VM. Pure functions, no effects. */
 #include "controller/core/policy.h"
 
-uint64_t share_of(uint64_t bytes, double share)
-{
-	double part = (double)bytes * share;
-	return part >= 0x1p64 ? UINT64_MAX : part > 0 ? (uint64_t)part : 0;
-}
-
-uint64_t vm_max_bytes(const struct vm *vm)
-{
-	uint64_t wish = vm->facts.policy.max_bytes;
-	return wish ? min_u64(wish, vm->facts.max_bytes) : vm->facts.max_bytes;
-}
-
-uint64_t vm_min_bytes(const struct vm *vm, const struct core_config *c)
-{
-	uint64_t given = vm->facts.policy.min_bytes;
-	if (!given)
-		given = share_of(vm->facts.max_bytes, c->min_share);
-	return min_u64(given, vm_max_bytes(vm));
-}
-
-uint64_t vm_dead_band_bytes(const struct vm *vm, const struct core_config *c)
-{
-	return max_u64(4 * MIB, share_of(vm->facts.max_bytes, c->dead_band));
-}
-
 /*
  * Room above size and overhead for a limit that only backs up a balloon: QEMU's own memory moves (JIT cache, I/O
  * buffers), and a backstop that swaps QEMU out would be worse than none.
@@ -36,28 +11,12 @@ uint64_t vm_limit_margin_bytes(const struct vm *vm)
 	return max_u64(16 * MIB, vm->facts.max_bytes / 32);
 }
 
-bool vm_balloon_works(const struct vm *vm)
-{
-	return vm->actual_trusted && (vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW);
-}
-
 uint64_t vm_limit_for(const struct vm *vm, uint64_t size_bytes)
 {
 	uint64_t limit = add_sat_u64(size_bytes, vm->overhead_bytes);
 	if (!vm_balloon_works(vm) || vm->actual_bytes > add_sat_u64(size_bytes, vm_limit_margin_bytes(vm)))
 		return size_bytes >= vm->facts.max_bytes ? LIMIT_NONE : limit;
 	return size_bytes >= vm->facts.max_bytes ? LIMIT_NONE : add_sat_u64(limit, vm_limit_margin_bytes(vm));
-}
-
-/* Without what the balloon took, if that can be believed, and without what the limit keeps from it. */
-uint64_t vm_size_bytes(const struct vm *vm)
-{
-	uint64_t size = vm->facts.max_bytes;
-	if (vm->actual_trusted && vm->actual_bytes && vm->health != BALLOON_INHIBITED)
-		size = min_u64(size, vm->actual_bytes);
-	if (vm->limit_known && vm->limit_bytes != LIMIT_NONE)
-		size = min_u64(size, sub_sat_u64(vm->limit_bytes, vm->overhead_bytes));
-	return size;
 }
 
 uint64_t vm_resident_guest_bytes(const struct vm *vm)
@@ -146,11 +105,6 @@ uint64_t vm_shrink_floor_bytes(const struct vm *vm, const struct vm_ctx *x)
 	if (!vm_balloon_allowed(vm, x->config) || vm->health == BALLOON_ABSENT || vm->health == BALLOON_INHIBITED)
 		return UINT64_MAX;
 	return vm->health == BALLOON_STALLED && x->now_ms < vm->retry_at_ms ? vm->floor_bytes : 0;
-}
-
-bool vm_stats_fresh(const struct vm *vm, const struct core_config *c, uint64_t now_ms)
-{
-	return vm->has_stats && vm->stats_advances >= 2 && now_ms - vm->stats_ms <= c->stale_ms;
 }
 
 bool vm_plannable(const struct vm *vm, const struct vm_ctx *x)

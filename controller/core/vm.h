@@ -231,24 +231,67 @@ struct vm_ctx {
 	struct effects *out;
 };
 
-/* ---- sizes (vm.c); bytes of guest memory unless said otherwise ---- */
-uint64_t share_of(uint64_t bytes, double share); /* saturating */
-uint64_t vm_min_bytes(const struct vm *vm, const struct core_config *c);
-uint64_t vm_max_bytes(const struct vm *vm);
-uint64_t vm_size_bytes(const struct vm *vm);	       /* what it can use now without swapping */
+/* ---- sizes; bytes of guest memory unless said otherwise. These are asked for at every look: inline ---- */
+/* Saturating. */
+static inline uint64_t share_of(uint64_t bytes, double share)
+{
+	double part = (double)bytes * share;
+	return part >= 0x1p64 ? UINT64_MAX : part > 0 ? (uint64_t)part : 0;
+}
+
+static inline uint64_t vm_max_bytes(const struct vm *vm)
+{
+	uint64_t wish = vm->facts.policy.max_bytes;
+	return wish ? min_u64(wish, vm->facts.max_bytes) : vm->facts.max_bytes;
+}
+
+static inline uint64_t vm_min_bytes(const struct vm *vm, const struct core_config *c)
+{
+	uint64_t given = vm->facts.policy.min_bytes;
+	if (!given)
+		given = share_of(vm->facts.max_bytes, c->min_share);
+	return min_u64(given, vm_max_bytes(vm));
+}
+
+static inline uint64_t vm_dead_band_bytes(const struct vm *vm, const struct core_config *c)
+{
+	return max_u64(4 * MIB, share_of(vm->facts.max_bytes, c->dead_band));
+}
+
+/* Enforces the size by itself. */
+static inline bool vm_balloon_works(const struct vm *vm)
+{
+	return vm->actual_trusted && (vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW);
+}
+
+/* What it can use now without swapping: without what the balloon took, if that can be believed, and without what the
+ * limit keeps from it. */
+static inline uint64_t vm_size_bytes(const struct vm *vm)
+{
+	uint64_t size = vm->facts.max_bytes;
+	if (vm->actual_trusted && vm->actual_bytes && vm->health != BALLOON_INHIBITED)
+		size = min_u64(size, vm->actual_bytes);
+	if (vm->limit_known && vm->limit_bytes != LIMIT_NONE)
+		size = min_u64(size, sub_sat_u64(vm->limit_bytes, vm->overhead_bytes));
+	return size;
+}
+
+static inline bool vm_stats_fresh(const struct vm *vm, const struct core_config *c, uint64_t now_ms)
+{
+	return vm->has_stats && vm->stats_advances >= 2 && now_ms - vm->stats_ms <= c->stale_ms;
+}
+
+/* ---- the same (vm.c) ---- */
 uint64_t vm_resident_guest_bytes(const struct vm *vm); /* residency without overhead; 0 where unknown */
 uint64_t vm_committed_bytes(const struct vm *vm);      /* counted against the pool, overhead included */
-uint64_t vm_dead_band_bytes(const struct vm *vm, const struct core_config *c);
 uint64_t vm_limit_margin_bytes(const struct vm *vm);
 uint64_t vm_limit_for(const struct vm *vm, uint64_t size_bytes); /* cgroup limit that lets it use size_bytes */
 bool vm_balloon_allowed(const struct vm *vm,
 			const struct core_config *c);		    /* device there, not forbidden, not quarantined */
-bool vm_balloon_works(const struct vm *vm);			    /* enforces the size by itself */
 bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x); /* may host swap take the rest */
 uint64_t vm_shrink_floor_bytes(const struct vm *vm,
 			       const struct vm_ctx *x); /* no way below; UINT64_MAX: no way at all */
 const char *vm_limit_forbidden_why(const struct vm *vm, const struct vm_ctx *x); /* NULL where allowed */
-bool vm_stats_fresh(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
 bool vm_plannable(const struct vm *vm, const struct vm_ctx *x); /* may the policy change its target now */
 
 /* ---- effects (effect.c) ---- */
@@ -286,6 +329,11 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample *s);
 /* Memory of the sample only: what the guest touched since its statistics. */
 void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_host_sample *s);
+/* Its parts: statistics came; a look at its residency came, that is in the sample already. */
+void vm_surge_begins(struct vm *vm, uint64_t now_ms);
+void vm_note_surge(struct vm *vm, uint64_t now_ms);
+/* What vm_take_sample() keeps of counters that have been the same for so long that all their rates are 0. */
+void vm_counters_stand(struct vm *vm, uint64_t now_ms);
 bool vm_surge_visible(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
 /*
  * The host's signs of need, each as a multiple of what is significant: 1 and more is need. 0 where the VM is not at its
@@ -298,6 +346,15 @@ struct host_signs {
 };
 struct host_signs vm_host_signs(const struct vm *vm, const struct core_config *c, uint64_t now_ms);
 void vm_estimate(struct vm *vm, struct vm_ctx *x); /* demand, headroom, need, greedy, needy */
+/* What vm_estimate() keeps of a look that showed the same use. */
+void vm_note_use(struct vm *vm, uint64_t now_ms);
+/* The same for a VM at rest (rest.h) after statistics that said nothing new. Returns whether only times and its
+ * decaying growth changed; otherwise its estimates. */
+bool vm_estimate_again(struct vm *vm, struct vm_ctx *x);
+#define DEMAND_DECAY_MS 10000 /* falling demand is believed after this; rising at once */
+#define SAMPLE_APART_MS 100   /* two looks nearer to each other say nothing of a rate */
+/* RAM that the guest's kernel keeps from its own total, as far as it shows now. */
+uint64_t vm_hidden_bytes(const struct vm *vm, uint64_t now_ms);
 /* The most it has used from since_ms on by its own account; 0 where nothing of that time is known. */
 uint64_t vm_past_peak_bytes(const struct vm *vm, uint64_t since_ms);
 /* Where its demand went the last time that it was above `bytes`; 0 = it never was, or that is forgotten. */

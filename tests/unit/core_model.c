@@ -206,6 +206,24 @@ static void check_invariants(struct model *m)
 	}
 }
 
+/* Counted one by one as they changed, the VMs make the same books as counted anew. */
+static void check_books(struct model *m)
+{
+	struct vm *vms[MODEL_VMS];
+	size_t n = core_vm_count(m->kit.core);
+	const struct books *b = core_books(m->kit.core);
+	struct books anew = {0};
+	for (size_t i = 0; i < n; i++)
+		vms[i] = kit_vm(&m->kit, core_vm_at(m->kit.core, i)->id);
+	books_update(&anew, core_config(m->kit.core), core_host(m->kit.core), vms, n);
+	bool same = anew.granted_bytes == b->granted_bytes && anew.committed_max_bytes == b->committed_max_bytes &&
+		    anew.buffer_bytes == b->buffer_bytes && anew.resident_bytes == b->resident_bytes &&
+		    anew.swapped_bytes == b->swapped_bytes && anew.vms == b->vms;
+	if (!m->broken[0] && !same)
+		snprintf(m->broken, sizeof(m->broken), "%llu ms: the books are not those of the VMs",
+			 (unsigned long long)m->now_ms);
+}
+
 static void do_tick(struct model *m)
 {
 	uint64_t resident = 0, swapped = 0;
@@ -225,6 +243,7 @@ static void do_tick(struct model *m)
 	struct event ev = {.type = EVENT_TICK, .host = *h};
 	model_event(m, &ev);
 	check_invariants(m);
+	check_books(m);
 }
 
 /* ---- effects ---- */
