@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * virEventRegisterImpl on libev. libvirt's handles and timers live in the loop thread; add, update and remove may be
- * called from any thread (every thread that does RPC does): they are queued and the loop is woken by ev_async.
+ * called from any thread (every thread that does RPC does), and wake the loop only where it has to act sooner than it
+ * would: handles are changed in the kernel directly.
  * The traps of facts.md: a 0 ms timer fires on every iteration, −1 disables, ids start at 1, free callbacks run in a
  * later iteration and never inside remove, removed entries cannot be re-armed by a late update, no lock is held
  * while libvirt's callbacks run.
@@ -15,7 +16,7 @@
 
 /*
  * Registers with libvirt, once per process, before any connection is opened. Loop thread only. The ev_async does not
- * keep the loop alive by itself (ev_unref). 0, −EALREADY, −ENOMEM.
+ * keep the loop alive by itself (ev_unref). 0, −EALREADY, −errno of epoll_create1().
  */
 int evglue_register(struct ev_loop *loop);
 /* How many handles and timers are alive: 0 after all connections are closed and the loop has run once more. For tests.

@@ -7,6 +7,8 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 #include <libvirt/libvirt.h>
@@ -398,6 +400,81 @@ static void test_descriptor_number_is_reused(void **state)
 	close(s.fds[1]);
 }
 
+/* ---- no wake-up without reason ---- */
+
+struct rpc {
+	int handle, timer, fds[2]; /* the client's end, which is watched, and the server's */
+	atomic_bool over;
+};
+
+#define RPC_CALLS 50
+
+/* What libvirt does in a thread for each call: the handle off, the answer read by the thread itself, the keepalive put
+ * off, the handle on again. */
+static void *call_by_rpc(void *arg)
+{
+	struct rpc *r = arg;
+	char answer;
+
+	for (int i = 0; i < RPC_CALLS; i++) {
+		virEventUpdateHandle(r->handle, 0);
+		assert_int_equal(write(r->fds[1], "x", 1), 1);
+		usleep(1000); /* a loop that watches it has the time to see it */
+		assert_int_equal(read(r->fds[0], &answer, 1), 1);
+		virEventUpdateTimeout(r->timer, 60000);
+		virEventUpdateHandle(r->handle, VIR_EVENT_HANDLE_READABLE);
+	}
+	atomic_store(&r->over, true);
+	return NULL;
+}
+
+static void test_calls_of_other_threads_do_not_wake_the_loop(void **state)
+{
+	struct seen handle = {0}, timer = {0};
+	unsigned turns = 0;
+	struct rpc r = {0};
+	pthread_t t;
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM, 0, r.fds), 0);
+	r.handle = virEventAddHandle(r.fds[0], VIR_EVENT_HANDLE_READABLE, on_handle, &handle, NULL);
+	r.timer = virEventAddTimeout(60000, on_timer, &timer, NULL);
+	settle();
+	assert_int_equal(pthread_create(&t, NULL, call_by_rpc, &r), 0);
+	while (!atomic_load(&r.over))
+		turns += iterations_in(0.02) - 1;
+	pthread_join(t, NULL);
+	assert_in_range(turns, 0, RPC_CALLS / 10);
+	assert_int_equal(handle.calls + timer.calls, 0);
+	assert_int_equal(write(r.fds[1], "x", 1), 1); /* both work as before */
+	run_until(&handle.calls, 1);
+	virEventUpdateTimeout(r.timer, 1);
+	run_until(&timer.calls, 1);
+	virEventRemoveTimeout(r.timer);
+	virEventRemoveHandle(r.handle);
+	settle();
+	assert_int_equal(evglue_count(), 0);
+	close(r.fds[0]);
+	close(r.fds[1]);
+}
+
+static void test_a_timer_put_off_comes_at_its_new_time(void **state)
+{
+	struct seen s = {0};
+	int id = virEventAddTimeout(20, on_timer, &s, NULL);
+	ev_tstamp begin = ev_time();
+
+	virEventUpdateTimeout(id, 100);
+	run_until(&s.calls, 1);
+	assert_true(ev_time() - begin >= 0.099);
+	virEventUpdateTimeout(id, -1);
+	s.calls = 0;
+	assert_in_range(iterations_in(0.2), 1, 4);
+	assert_int_equal(s.calls, 0);
+	virEventRemoveTimeout(id);
+	settle();
+	assert_int_equal(evglue_count(), 0);
+}
+
 /* ---- many threads ---- */
 
 #define STRESS_THREADS 4
@@ -484,6 +561,8 @@ int main(void)
 		cmocka_unit_test(test_handle_events),
 		cmocka_unit_test(test_hangup_is_readable),
 		cmocka_unit_test(test_descriptor_number_is_reused),
+		cmocka_unit_test(test_calls_of_other_threads_do_not_wake_the_loop),
+		cmocka_unit_test(test_a_timer_put_off_comes_at_its_new_time),
 		cmocka_unit_test(test_many_threads),
 		cmocka_unit_test(test_loop_ends_by_itself),
 	};
