@@ -48,20 +48,24 @@ static size_t needy_first(struct plan *p)
 
 #define HELPING_LEAST_BYTES (128 * MIB) /* most of a buffer, half of its size: whichever is less */
 
+/* A guest whose own swap is full kills something within a second: a first helping is not little, whatever is known. */
+static uint64_t least_helping(const struct plan *p, uint64_t size)
+{
+	uint64_t most = min_u64(size, HELPING_LEAST_BYTES);
+	return min_u64(max_u64(p->books->buffer_target_bytes / 4 * 3, size / 2), most);
+}
+
 /*
  * What to give somebody of whom only is known that nothing is left: up to where its demand went the last time that it
  * was above its size, and twice what it has just grown, because growth that was cut off goes on while this is given.
- * A guest whose own swap is full kills something within a second, so that it is not
- * little. As much of that as there is little left.
+ * As much of that as there is little left.
  */
 static uint64_t blind_helping(const struct plan *p, const struct vm *vm)
 {
 	uint64_t size = vm_size_bytes(vm), low = vm_low_usable_bytes(vm);
-	uint64_t least =
-		min_u64(max_u64(p->books->buffer_target_bytes / 4 * 3, size / 2), min_u64(size, HELPING_LEAST_BYTES));
 	uint64_t above = vm_past_above_bytes(vm, add_sat_u64(size, size / 64));
 	uint64_t guess = max_u64(above ? above - size : 0, 2 * max_u64(vm->grown_bytes, vm->surge_bytes));
-	uint64_t helping = max_u64(add_sat_u64(guess, 2 * low), least);
+	uint64_t helping = max_u64(add_sat_u64(guess, 2 * low), least_helping(p, size));
 	if (vm->usable_ms == vm->needy_sign_ms && vm->usable_bytes < low)
 		helping = mul_div_u64(helping, low - vm->usable_bytes, low);
 	return max_u64(helping, 2 * low);
@@ -69,7 +73,8 @@ static uint64_t blind_helping(const struct plan *p, const struct vm *vm)
 
 /*
  * How much a needy VM needs cannot be known; it is found by giving. While all that is known is that nothing is left,
- * a guess; once it has swapped, twice of what it swapped less what it was given since. Each helping after the second
+ * a guess; once it has swapped, twice of what it swapped less what it was given since, but at first no less than that
+ * it can go on: what it swapped until its statistics tells of the begin of its growth only. Each helping after the second
  * that did not end the need is doubled. What was too much is greedy soon, and comes back.
  */
 static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
@@ -80,6 +85,8 @@ static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
 		bool just = vm->needy_rounds && p->now_ms - vm->grow_ms < 2 * p->config->interval_ms;
 		helping = sub_sat_u64(2 * swapped, just ? vm->helping_bytes : 0);
 		helping = add_sat_u64(max_u64(helping, swapped / 2), 2 * vm_low_usable_bytes(vm));
+		if (!vm->needy_rounds)
+			helping = max_u64(helping, least_helping(p, vm_size_bytes(vm)));
 	} else {
 		helping = blind_helping(p, vm);
 	}

@@ -241,6 +241,20 @@ static void the_first_helping_covers_what_was_swapped(void **unused)
 	assert_int_equal(change_mib(vm), 136);
 }
 
+/* Its statistics tell of the first tenths of a second of a spike: the guest's swap would be full before the next ones. */
+static void the_first_helping_is_no_little_one(void **unused)
+{
+	struct round *r = round_new(512 * MIB, LEVEL_HIGH);
+	struct vm *vm = round_needy(r, 200, 10);
+	vm->has_guest_rates = true;
+	vm->guest_swap_delta_bytes = 17 * MIB;
+	plan(r);
+	assert_true(vm->plan_bytes >= 328 * MIB); /* 128 MiB, or half of its size */
+	vm->needy_rounds = 1;
+	plan(r);
+	assert_true(vm->plan_bytes < 300 * MIB); /* that it swaps little on although it has them is known */
+}
+
 static void no_second_helping_without_a_new_sign(void **unused)
 {
 	struct round *r = round_new(GIB, LEVEL_HIGH);
@@ -453,6 +467,7 @@ int main(void)
 		cmocka_unit_test(growth_potential_bounds_what_a_needy_vm_gets),
 		cmocka_unit_test(helpings_double),
 		cmocka_unit_test(the_first_helping_covers_what_was_swapped),
+		cmocka_unit_test(the_first_helping_is_no_little_one),
 		cmocka_unit_test(no_second_helping_without_a_new_sign),
 		cmocka_unit_test(at_level_low_only_the_neediest_that_asks_grows),
 		cmocka_unit_test(the_needy_never_give),
