@@ -537,8 +537,12 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 	vm->pinned_bytes = min_u64(m->pinned_bytes, vm->facts.max_bytes);
 	vm->held = m->held;
 	vm->drained = m->drained;
-	vm->actual_trusted = m->target_bytes && (vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW ||
-						 vm->health == BALLOON_STALLED);
+	/* Asked for all: less is what the guest had before it was reset, or somebody else's doing. Its own total tells.
+	 */
+	vm->actual_stale = m->target_bytes >= vm->facts.max_bytes;
+	vm->actual_trusted =
+		m->target_bytes && !vm->actual_stale &&
+		(vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW || vm->health == BALLOON_STALLED);
 	vm->actual_bytes = vm->actual_trusted ? vm->target_bytes : 0; /* until it is read: the best guess there is */
 	vm->deadline_ms = now_ms + (vm->health == BALLOON_ABSENT ? min_u64(wait_ms, 2000) : wait_ms);
 }

@@ -87,7 +87,8 @@ static bool guest_used_bytes(const struct vm *vm, uint64_t *ret)
 	const struct guest_stats *s = &vm->stats;
 	if (!s->has_usable)
 		return false;
-	if (s->has_available && s->available_bytes <= vm->actual_bytes && s->usable_bytes <= s->available_bytes) {
+	if (s->has_available && (s->available_bytes <= vm->actual_bytes || !vm->actual_trusted) &&
+	    s->usable_bytes <= s->available_bytes) {
 		*ret = s->available_bytes - s->usable_bytes + vm->hidden_bytes;
 		return true;
 	}

@@ -53,7 +53,7 @@ void resize_watch_balloon(struct vm *vm, struct vm_ctx *x, bool growing, bool re
 static bool balloon_at_target(const struct vm *vm, const struct core_config *c, bool growing)
 {
 	uint64_t tolerance = balloon_tolerance_bytes(vm, c);
-	return growing ? vm->actual_bytes + tolerance >= vm->target_bytes
+	return growing ? vm_balloon_forgotten(vm) || vm->actual_bytes + tolerance >= vm->target_bytes
 		       : vm->actual_trusted && vm->actual_bytes <= vm->target_bytes + tolerance;
 }
 
@@ -155,13 +155,17 @@ static void notice_return(struct vm *vm, struct vm_ctx *x, uint64_t before_bytes
 }
 
 /*
- * After a reset: a new driver begins with an empty balloon, so that what it says is a rise, unless it was asked for less
- * since. Any other fall is about the guest of before, told late: QEMU tells of a balloon once a second at most.
+ * QEMU tells of a balloon once a second at most, so that its last word about the guest of before a reset may come after
+ * it. While the VM boots it is asked for all, and a new driver, which begins with an empty balloon, has nothing else to
+ * say. Later it speaks when it is asked for less, and its first word is a rise; any other fall is of before.
  */
 static bool late_word(const struct vm *vm, uint64_t before_bytes)
 {
 	bool asked_less = vm->balloon_asked_bytes && vm->balloon_asked_bytes < before_bytes;
-	return vm->actual_stale && vm->actual_bytes < before_bytes && !asked_less;
+	if (!vm->actual_stale)
+		return false;
+	return vm->state == VM_REBOOTING ? vm->actual_bytes < vm->facts.max_bytes
+					 : vm->actual_bytes < before_bytes && !asked_less;
 }
 
 void vm_balloon_moved(struct vm *vm, struct vm_ctx *x, uint64_t actual_bytes)
@@ -175,9 +179,10 @@ void vm_balloon_moved(struct vm *vm, struct vm_ctx *x, uint64_t actual_bytes)
 	if (before == actual_bytes)
 		return;
 	vm->actual_change_ms = x->now_ms;
-	if (!late_word(vm, before))
+	bool late = late_word(vm, before);
+	if (!late && !first)
 		vm->actual_stale = false;
-	if (first)
+	if (first || late)
 		return;
 	notice_return(vm, x, before, elapsed_ms);
 	adopt_foreign_size(vm, before);

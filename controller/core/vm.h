@@ -264,6 +264,12 @@ static inline bool vm_balloon_works(const struct vm *vm)
 	return vm->actual_trusted && (vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW);
 }
 
+/* Reset since its balloon last spoke: it is empty, whatever QEMU still says. */
+static inline bool vm_balloon_forgotten(const struct vm *vm)
+{
+	return vm->actual_stale && !vm->actual_trusted;
+}
+
 /* What it can use now without swapping: without what the balloon took, if that can be believed, and without what the
  * limit keeps from it. */
 static inline uint64_t vm_size_bytes(const struct vm *vm)

@@ -462,7 +462,7 @@ static void count_open(struct daemon *d, vm_id id, size_t *ret_vms, size_t *ret_
 			continue;
 		++*ret_vms;
 		bool open = vm->limit_known ? vm->limit_bytes == LIMIT_NONE : vm->limit_asked_bytes == 0;
-		bool full = !vm->facts.has_balloon || vm->actual_bytes == 0 ||
+		bool full = !vm->facts.has_balloon || vm->actual_bytes == 0 || vm_balloon_forgotten(vm) ||
 			    vm->actual_bytes + 4 * MIB >= vm->facts.max_bytes;
 		*ret_open += open && !vm->limit_pending && (full || vm->health == BALLOON_ABSENT);
 	}

@@ -8,7 +8,8 @@
  * third for an answer that it has no use for.
  *
  * Timers, and what was removed, are told by ev_async, but only where that cannot wait until the loop turns by itself: a
- * timer that is put off or switched off finds out when it runs down. (libvirt puts off its keepalive with each message.)
+ * timer that is put off or switched off finds out when it runs down. (libvirt puts off its keepalive with each
+ * message.)
  */
 #include "controller/host/evglue.h"
 
@@ -29,9 +30,9 @@ struct entry {
 	bool is_timer;
 	/* under the mutex */
 	bool dirty, removed;
-	int events;	 /* of virEventHandleType */
-	int watched_fd;	 /* of a handle: a duplicate, so that neither the number nor the file is shared; −1: removed */
-	int after_ms;	 /* −1: off */
+	int events;	/* of virEventHandleType */
+	int watched_fd; /* of a handle: a duplicate, so that neither the number nor the file is shared; −1: removed */
+	int after_ms;	/* −1: off */
 	uint64_t due_us; /* of a timer that is not off */
 	bool armed;	 /* in libev, to run down at armed_us */
 	uint64_t armed_us;

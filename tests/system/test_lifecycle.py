@@ -62,6 +62,10 @@ class Bench(Stage):
                        os.listdir(f"/proc/{self.memocd.pid}/fd") if os.path.lexists(f"/proc/{self.memocd.pid}/fd/{number}")]
         assert not [path for path in descriptors if path.startswith(str(group.path))], descriptors
 
+    def terms(self, name):
+        """What memocd believes of it, by name of the term."""
+        return {term["name"]: term["value_bytes"] for term in self.memocd.memoc("explain", name)["terms"]}
+
     def state_text(self):
         return "".join(path.read_text(encoding="utf-8") for path in self.memocd.state_dir.glob("*.json"))
 
@@ -106,6 +110,33 @@ def test_reset_from_outside(bench):
 def test_reboot_from_inside(bench):
     """The same for a guest that reboots by itself."""
     reboots(bench, lambda: bench.actor.cmd("reboot"))
+
+
+@limit(240)
+def test_reset_and_nothing_asked(bench):
+    """After a reset QEMU still tells the balloon of before and nobody corrects it: memocd knows better, another memocd too."""
+    guest = bench.actor
+    bench.shrink_actor()
+    bench.resize("actor", "auto")
+    mark, since = bench.mark(), len(guest.line.events)
+    guest.reset()
+    bench.wait_event("rebooted", "actor", mark)
+    guest.wait_reboot(since)
+    bench.wait_steady("actor")
+    assert guest.balloon_bytes() == SMALL_MIB * MIB, "QEMU forgot its balloon: this test is about nothing"
+    guest.job("use 150")
+    judge = lambda terms: terms["size"] == MEMORY_MIB * MIB and terms["demand"] > 150 * MIB
+    wait_for(lambda: judge(bench.terms("actor")), RESIZE_LIMIT_S, "its true size and use", show=lambda: bench.terms("actor"))
+    bench.memocd.kill()
+    bench.memocd.start()
+    bench.wait_steady("actor")
+    wait_for(lambda: judge(bench.terms("actor")), RESIZE_LIMIT_S, "the same after kill -9", show=lambda: bench.terms("actor"))
+    assert bench.vm("actor")["balloon_health"] != "inhibited"
+    drained = bench.memocd.run("--timeout", f"{RESIZE_LIMIT_S}s", "drain", "actor", "--wait")
+    assert drained.returncode == 0, drained
+    assert not bench.events(mark, "actor", ("balloon-stalled", "balloon-inhibited")), brief(bench.events(mark, "actor"))
+    assert bench.memocd.run("release", "actor").returncode == 0
+    bench.assert_unharmed("bystander")
 
 
 def test_pause_and_resume(bench):

@@ -241,7 +241,8 @@ static void the_first_helping_covers_what_was_swapped(void **unused)
 	assert_int_equal(change_mib(vm), 136);
 }
 
-/* Its statistics tell of the first tenths of a second of a spike: the guest's swap would be full before the next ones. */
+/* Its statistics tell of the first tenths of a second of a spike: the guest's swap would be full before the next ones.
+ */
 static void the_first_helping_is_no_little_one(void **unused)
 {
 	struct round *r = round_new(512 * MIB, LEVEL_HIGH);

@@ -531,6 +531,158 @@ static void a_late_word_of_the_balloon_is_not_the_new_drivers(void **state)
 	assert_int_equal(vm_size_bytes(vm), 511 * MIB);
 }
 
+/* As above, but the old driver was quick: what is told late is a leap, not a MiB. */
+static void a_late_leap_of_the_balloon_is_not_the_new_drivers(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_vm(k, 1);
+	vm->actual_bytes = 200 * MIB; /* in mid-shrink, seen 100 ms ago */
+	vm->actual_ms = k->now_ms - 100;
+	vm->balloon_asked_bytes = vm->target_bytes = 160 * MIB;
+	kit_signal(k, EVENT_VM_REBOOTED, 1);
+	kit_answer(k);
+	k->now_ms += 100;
+	struct event word = {
+		.type = EVENT_VM_BALLOON, .vm = 1, .bytes = 160 * MIB}; /* BALLOON_CHANGE, held back by QEMU */
+	assert_int_equal(kit_step(k, &word), 0);
+	print_message("after the late word: state %s, trusted %d, stale %d, size %llu MiB\n", vm_state_name(vm->state),
+		      vm->actual_trusted, vm->actual_stale, (unsigned long long)(vm_size_bytes(vm) / MIB));
+	struct event ev = {.type = EVENT_VM_STATS, .vm = 1, .stats = vm->stats};
+	ev.stats.actual_bytes = 160 * MIB;
+	ev.stats.available_bytes = 500 * MIB;
+	for (int i = 0; i < 3; i++) {
+		k->now_ms += 1000;
+		ev.stats.last_update_s++;
+		assert_int_equal(kit_step(k, &ev), 0);
+	}
+	print_message("steady: state %s, trusted %d, size %llu MiB, target %llu MiB\n", vm_state_name(vm->state),
+		      vm->actual_trusted, (unsigned long long)(vm_size_bytes(vm) / MIB),
+		      (unsigned long long)(vm->target_bytes / MIB));
+	assert_int_equal(vm->state, VM_STEADY);
+	assert_int_equal(vm_size_bytes(vm), 512 * MIB);
+}
+
+static void after_reset(struct kit *k, struct vm *vm, uint64_t late_mib, const char *what)
+{
+	kit_signal(k, EVENT_VM_REBOOTED, 1);
+	kit_answer(k);
+	k->now_ms += 100;
+	struct event word = {.type = EVENT_VM_BALLOON, .vm = 1, .bytes = late_mib * MIB};
+	assert_int_equal(kit_step(k, &word), 0);
+	print_message("%s: after the late word: %s, asked %llu, trusted %d, stale %d, size %llu MiB\n", what,
+		      vm_state_name(vm->state), (unsigned long long)(vm->balloon_asked_bytes / MIB), vm->actual_trusted,
+		      vm->actual_stale, (unsigned long long)(vm_size_bytes(vm) / MIB));
+	struct event ev = {.type = EVENT_VM_STATS, .vm = 1, .stats = vm->stats};
+	ev.stats.actual_bytes = late_mib * MIB;
+	ev.stats.available_bytes = 500 * MIB;
+	for (int i = 0; i < 3; i++) {
+		k->now_ms += 1000;
+		ev.stats.last_update_s++;
+		assert_int_equal(kit_step(k, &ev), 0);
+	}
+	print_message("%s: %s, trusted %d, size %llu MiB, target %llu MiB\n", what, vm_state_name(vm->state),
+		      vm->actual_trusted, (unsigned long long)(vm_size_bytes(vm) / MIB),
+		      (unsigned long long)(vm->target_bytes / MIB));
+	assert_int_equal(vm->state, VM_STEADY);
+	assert_int_equal(vm_size_bytes(vm), 512 * MIB);
+}
+
+/* The committed test's own case, 161 -> 160, but 2 s after the shrink began. */
+static void late_word_soon_after_a_shrink(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_vm(k, 1);
+	vm->actual_bytes = 161 * MIB;
+	vm->actual_ms = k->now_ms - 100;
+	vm->window_ms = k->now_ms - 2000; /* left by the shrink that ended just now */
+	vm->window_actual_bytes = 512 * MIB;
+	vm->balloon_asked_bytes = vm->target_bytes = 160 * MIB;
+	after_reset(k, vm, 160, "soon after a shrink");
+}
+
+static void late_word_of_a_growth(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_vm(k, 1);
+	vm->actual_bytes = 200 * MIB;
+	vm->actual_ms = k->now_ms - 100;
+	vm->balloon_asked_bytes = vm->target_bytes = 300 * MIB;
+	after_reset(k, vm, 300, "of a growth");
+}
+
+/* memocd is killed after a reboot: QEMU still says what the guest of before had. */
+static void a_restart_does_not_believe_the_balloon_of_before(void **state)
+{
+	struct kit kit, *k = &kit;
+	kit_open(k, NULL);
+	struct vm_memory m = {
+		.known = true, .target_bytes = 512 * MIB, .health = BALLOON_WORKING}; /* as keep.c remembers it */
+	struct event ev = {.type = EVENT_VM_ADDED,
+			   .vm = 7,
+			   .added = {.origin = ORIGIN_ADOPT, .facts = kit_facts(512 * MIB), .memory = m}};
+	assert_int_equal(kit_step(k, &ev), 0);
+	kit_signal(k, EVENT_VM_RUNNING, 7);
+	kit_sample(k, 7, 450 * MIB, LIMIT_NONE, 0);
+	struct vm *vm = kit_vm(k, 7);
+	for (int i = 0; i < 5; i++) {
+		k->now_ms += 1000;
+		struct event st = {.type = EVENT_VM_STATS,
+				   .vm = 7,
+				   .stats = {.has_actual = true,
+					     .has_usable = true,
+					     .has_available = true,
+					     .actual_bytes = 160 * MIB,
+					     .usable_bytes = 100 * MIB,
+					     .available_bytes = 500 * MIB,
+					     .last_update_s = 10 + (uint64_t)i}};
+		assert_int_equal(kit_step(k, &st), 0);
+		kit_sample(k, 7, 450 * MIB, LIMIT_NONE, 0);
+		kit_tick(k, 0);
+	}
+	print_message("adopted: %s, trusted %d, stale %d, size %llu MiB, demand %llu MiB (confidence %.2f), needy %d\n",
+		      vm_state_name(vm->state), vm->actual_trusted, vm->actual_stale,
+		      (unsigned long long)(vm_size_bytes(vm) / MIB), (unsigned long long)(vm->demand_bytes / MIB),
+		      vm->demand_confidence, vm->needy);
+	uint64_t size = vm_size_bytes(vm);
+	kit_close(k);
+	assert_int_equal(size, 512 * MIB);
+}
+
+/* Rebooted with a balloon that nobody asks for anything: QEMU keeps the old actual. The guest says that it uses 450 of
+ * 500. */
+static void after_a_reboot_the_guests_account_counts(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_vm(k, 1);
+	vm->actual_bytes = 160 * MIB;
+	vm->balloon_asked_bytes = vm->target_bytes = 160 * MIB;
+	kit_signal(k, EVENT_VM_REBOOTED, 1);
+	kit_answer(k);
+	struct event ev = {.type = EVENT_VM_STATS, .vm = 1, .stats = vm->stats};
+	ev.stats.actual_bytes = 160 * MIB;
+	ev.stats.available_bytes = 500 * MIB;
+	ev.stats.usable_bytes = 50 * MIB;
+	for (int i = 0; i < 60; i++) {
+		k->now_ms += 500;
+		kit_sample(k, 1, 500 * MIB, LIMIT_NONE, 0);
+		k->now_ms += 500;
+		ev.stats.last_update_s++;
+		assert_int_equal(kit_step(k, &ev), 0);
+		kit_tick(k, 0);
+	}
+	print_message("60 s after: %s, size %llu, demand %llu MiB, confidence %.2f, need %llu MiB, greedy %llu MiB\n",
+		      vm_state_name(vm->state), (unsigned long long)(vm_size_bytes(vm) / MIB),
+		      (unsigned long long)(vm->demand_bytes / MIB), vm->demand_confidence,
+		      (unsigned long long)(vm->need_bytes / MIB), (unsigned long long)(vm->greedy_bytes / MIB));
+	/* The host needs memory now. */
+	k->config.pool_bytes = 500 * MIB;
+	struct event c = {.type = EVENT_CONFIG, .config = &k->config};
+	assert_int_equal(kit_step(k, &c), 0);
+	print_message("a pool of 500 MiB: target %llu MiB: %s\n", (unsigned long long)(vm->target_bytes / MIB),
+		      vm->reason);
+	assert_true(vm->need_bytes >= 450 * MIB);
+}
+
 static void a_refused_opening_is_tried_again(void **state)
 {
 	struct kit *k = *state;
@@ -857,6 +1009,11 @@ int main(void)
 		WITH_KIT(a_sample_from_before_the_answer_is_no_drift),
 		WITH_KIT(reboot_opens_and_forgets),
 		WITH_KIT(a_late_word_of_the_balloon_is_not_the_new_drivers),
+		WITH_KIT(a_late_leap_of_the_balloon_is_not_the_new_drivers),
+		WITH_KIT(late_word_soon_after_a_shrink),
+		WITH_KIT(late_word_of_a_growth),
+		WITH_KIT(after_a_reboot_the_guests_account_counts),
+		cmocka_unit_test(a_restart_does_not_believe_the_balloon_of_before),
 		WITH_KIT(a_refused_opening_is_tried_again),
 		WITH_KIT(paused_guests_are_left_alone_and_not_believed_after),
 		WITH_KIT(a_vm_started_paused_boots_when_it_runs),
