@@ -263,7 +263,7 @@ static void show_wakeups(struct json_writer *w, struct daemon *d)
 	jw_object(w, "wakeups");
 	jw_u64(w, "sleeps", getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_nvcsw : 0);
 	jw_u64(w, "loop", d->loop_wakeups);
-	jw_u64(w, "loop_for_nothing", d->loop_for_nothing);
+	jw_u64(w, "loop_for_nothing", d->loop_for_nothing + evglue_for_nothing());
 	for (size_t i = 0; i < WAKEUP_END; i++)
 		jw_u64(w, names[i], d->wakeups[i]);
 	jw_u64(w, "libvirt", evglue_calls());

@@ -60,7 +60,7 @@ static struct {
 	struct entry_queue dead; /* loop thread: stopped, free callback not yet called */
 	int last_id;
 	size_t count;
-	uint64_t calls; /* loop thread */
+	uint64_t calls, for_nothing; /* loop thread */
 } glue = {
 	.mutex = PTHREAD_MUTEX_INITIALIZER,
 	.wishes = STAILQ_HEAD_INITIALIZER(glue.wishes),
@@ -177,6 +177,7 @@ static void free_dead(void)
 static void on_wake(struct ev_loop *loop, ev_async *w, int revents)
 {
 	pthread_mutex_lock(&glue.mutex);
+	glue.for_nothing += STAILQ_EMPTY(&glue.wishes) && STAILQ_EMPTY(&glue.dead);
 	apply_wishes();
 	pthread_mutex_unlock(&glue.mutex);
 	free_dead();
@@ -193,8 +194,9 @@ static struct entry *entry_find(int id, bool is_timer)
 	return NULL;
 }
 
-/* Hang-up and error are told as what the handle waits for; libvirt then learns of them by reading or writing. */
-static void call_handle(const struct epoll_event *seen)
+/* Hang-up and error are told as what the handle waits for; libvirt then learns of them by reading or writing. Returns
+ * whether there was something to tell. */
+static bool call_handle(const struct epoll_event *seen)
 {
 	struct entry *e;
 	int events = 0;
@@ -209,9 +211,10 @@ static void call_handle(const struct epoll_event *seen)
 	}
 	pthread_mutex_unlock(&glue.mutex);
 	if (!events)
-		return;
+		return false;
 	glue.calls++;
 	e->handle_fn(e->id, e->fd, events, e->opaque); /* alive: only this thread frees, and in a later iteration */
+	return true;
 }
 
 #define READY_MAX 16 /* what is left over is seen in the next iteration */
@@ -220,9 +223,11 @@ static void on_ready(struct ev_loop *loop, ev_io *w, int revents)
 {
 	struct epoll_event seen[READY_MAX];
 	int n = epoll_wait(glue.epoll_fd, seen, READY_MAX, 0);
+	bool called = false;
 
 	for (int i = 0; i < n; i++)
-		call_handle(&seen[i]);
+		called |= call_handle(&seen[i]);
+	glue.for_nothing += !called;
 }
 
 /* One-shot in libev, armed again before the call: so 0 ms means every iteration, and an update in the call wins. */
@@ -239,8 +244,10 @@ static void on_timer(struct ev_loop *loop, ev_timer *w, int revents)
 	if (!e->removed)
 		apply_timer(e);
 	pthread_mutex_unlock(&glue.mutex);
-	if (!due)
+	if (!due) {
+		glue.for_nothing++;
 		return;
+	}
 	glue.calls++;
 	e->timer_fn(e->id, e->opaque);
 }
@@ -390,6 +397,11 @@ int evglue_register(struct ev_loop *loop)
 uint64_t evglue_calls(void)
 {
 	return glue.calls;
+}
+
+uint64_t evglue_for_nothing(void)
+{
+	return glue.for_nothing;
 }
 
 size_t evglue_count(void)

@@ -24,5 +24,8 @@ int evglue_register(struct ev_loop *loop);
 size_t evglue_count(void);
 /* How often libvirt was called because of a handle or a timer, ever. Loop thread. */
 uint64_t evglue_calls(void);
+/* How often the loop came here and nobody was to be called: events that nobody waits for any more, a timer that was put
+ * off. Loop thread. */
+uint64_t evglue_for_nothing(void);
 
 #endif
