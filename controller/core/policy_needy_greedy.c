@@ -311,6 +311,12 @@ static uint64_t used_lately(const struct vm *vm, uint64_t now_ms, uint64_t look_
 	return look_back ? vm_past_peak_bytes(vm, sub_sat_u64(now_ms, look_back)) : 0;
 }
 
+/* So little headroom that it is neither tight nor has low usable memory, with something between. */
+static uint64_t least_headroom_bytes(const struct vm *vm)
+{
+	return min_u64(vm->headroom_bytes / 8 * 5, max_u64(vm->headroom_bytes / 8 * 3, 16 * MIB));
+}
+
 /*
  * How much a VM can give in a pass. 1: what neither demand, headroom nor recent use justifies. 2 (hard): of its
  * headroom, a part that does not make it tight. 3 (low, host out of memory): down to its minimum, because a host out of
@@ -319,7 +325,7 @@ static uint64_t used_lately(const struct vm *vm, uint64_t now_ms, uint64_t look_
 static uint64_t can_give(const struct vm *vm, const struct plan *p, unsigned pass, uint64_t look_back)
 {
 	uint64_t size = min_u64(coming_size(vm), vm->plan_bytes), min = vm_min_bytes(vm, p->config);
-	uint64_t tight = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 8 * 5);
+	uint64_t tight = add_sat_u64(vm->demand_bytes, least_headroom_bytes(vm));
 	uint64_t lately = used_lately(vm, p->now_ms, look_back);
 	uint64_t floor = pass == 1 ? max_u64(vm->need_bytes, lately) : pass == 2 ? min_u64(vm->need_bytes, tight) : min;
 	floor = max_u64(max_u64(floor, min), vm_shrink_floor_bytes(vm, p->ctx));
