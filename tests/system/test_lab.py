@@ -145,15 +145,18 @@ def test_throttled_guest_is_slow(bench):
     guest = bench.plain
     guest.cmd("pace 20")
     guest.job("use 150")
-    free = guest.rate()[0]
+    free = guest.rate()[0]  # on a busy host it may have little to lose
+
+    def slow():
+        return guest.rate()[0] < free / 2
+
     guest.cmd("throttle 5")
-    inside = guest.rate()[0]
+    wait_for(slow, 60, f"a thread in the guest to halve its rate of {free:.0f} pages/s")
     guest.cmd("throttle 100")
-    guest.throttle(10)
-    outside = guest.rate()[0]
+    guest.throttle(3)
+    wait_for(slow, 60, f"a quota on the host to halve its rate of {free:.0f} pages/s")
     guest.throttle(100)
     guest.cmd("pace 200")
-    assert inside < free / 2 and outside < free / 2, (free, inside, outside)
 
 
 def test_limit_pushes_to_swap_and_slows(bench):

@@ -62,9 +62,16 @@ class Bench(Stage):
                        os.listdir(f"/proc/{self.memocd.pid}/fd") if os.path.lexists(f"/proc/{self.memocd.pid}/fd/{number}")]
         assert not [path for path in descriptors if path.startswith(str(group.path))], descriptors
 
-    def terms(self, name):
-        """What memocd believes of it, by name of the term."""
-        return {term["name"]: term["value_bytes"] for term in self.memocd.memoc("explain", name)["terms"]}
+    def wait_true_terms(self, name, size_mib, used_mib):
+        """Until memocd believes that it has that much and uses at least so much."""
+        def terms():
+            return {term["name"]: term["value_bytes"] for term in self.memocd.memoc("explain", name)["terms"]}
+
+        def right():
+            now = terms()
+            return now["size"] == size_mib * MIB and now["demand"] > used_mib * MIB
+
+        wait_for(right, RESIZE_LIMIT_S, f"{name}'s true size and use", show=terms)
 
     def state_text(self):
         return "".join(path.read_text(encoding="utf-8") for path in self.memocd.state_dir.glob("*.json"))
@@ -125,17 +132,17 @@ def test_reset_and_nothing_asked(bench):
     bench.wait_steady("actor")
     assert guest.balloon_bytes() == SMALL_MIB * MIB, "QEMU forgot its balloon: this test is about nothing"
     guest.job("use 150")
-    judge = lambda terms: terms["size"] == MEMORY_MIB * MIB and terms["demand"] > 150 * MIB
-    wait_for(lambda: judge(bench.terms("actor")), RESIZE_LIMIT_S, "its true size and use", show=lambda: bench.terms("actor"))
+    bench.wait_true_terms("actor", MEMORY_MIB, 150)
     bench.memocd.kill()
     bench.memocd.start()
     bench.wait_steady("actor")
-    wait_for(lambda: judge(bench.terms("actor")), RESIZE_LIMIT_S, "the same after kill -9", show=lambda: bench.terms("actor"))
+    bench.wait_true_terms("actor", MEMORY_MIB, 150)
     assert bench.vm("actor")["balloon_health"] != "inhibited"
     drained = bench.memocd.run("--timeout", f"{RESIZE_LIMIT_S}s", "drain", "actor", "--wait")
     assert drained.returncode == 0, drained
     assert not bench.events(mark, "actor", ("balloon-stalled", "balloon-inhibited")), brief(bench.events(mark, "actor"))
     assert bench.memocd.run("release", "actor").returncode == 0
+    bench.shrink_actor()  # the driver is asked for less: now QEMU knows again, too
     bench.assert_unharmed("bystander")
 
 

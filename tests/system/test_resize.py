@@ -231,7 +231,8 @@ def test_spike_is_met_from_the_buffer(rig):
     gave = moves(events, "beta", "target", down=True)
     assert grown and gave and grown[0] < gave[0], [(e["vm"], e["event"], e["reason"]) for e in events]
     first = next(event for event in events if event["vm"] == "alpha" and event["event"] == "target")
-    assert first["to_bytes"] - first["from_bytes"] <= buffer_before, f"more than there was: {first}, {buffer_before}"
+    # It may get all of it, and what the guests of this host have moves a little after it was asked for.
+    assert first["to_bytes"] - first["from_bytes"] <= buffer_before + 4 * MIB, f"more than there was: {first}, {buffer_before}"
     assert rig.beta.balloon_bytes() < sizes["beta"] - 10 * MIB, "the buffer was not refilled from the greedy guest"
     everything = rig.events()
     assert check_raise_order(everything, "alpha") > 0
