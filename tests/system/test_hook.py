@@ -228,7 +228,7 @@ def test_the_hook_tells_the_whole_policy(bench):
 
 
 def test_known_within_a_second(bench):
-    """With libvirt reachable: each time known to memocd within 1 s of libvirt's first hook, and while libvirt waits for it."""
+    """With libvirt reachable: each time known to memocd within 1 s of libvirt's first hook, and before its last one ends."""
     memocd = bench.memocd().start()
     follower = EventFollower(memocd)
     for _ in range(STARTS):
@@ -238,7 +238,8 @@ def test_known_within_a_second(bench):
         assert "web1" in memocd.list()
         event = follower.wait(lambda event: event["event"] == "added", 5, "the VM to be added", since)[1]
         known = event["details"]["monotonic_ms"] / 1000  # the same clock, cut to milliseconds
-        assert notes[0]["began"] < known + 0.001 and known <= notes[0]["ended"], f"{known}: not while libvirt waited: {notes}"
+        # memocd answers the hook, then takes the VM up: libvirt is not to wait for more than the answer.
+        assert notes[0]["began"] < known + 0.001 and known <= notes[-1]["ended"], f"{known}: not in its start: {notes}"
         assert known - notes[0]["began"] <= 1 * host.SLOW + notes[0]["waited"], (known, notes)
         assert all(note["status"] == 0 and not note["said"] for note in notes), notes
     bench.assert_found_by(memocd)
