@@ -66,6 +66,16 @@ uint64_t policy_host_free_bytes(const struct plan *p);
 /* The balloon's size as libvirt and QEMU tell it, believed or not: peers do not doubt it. All where it is unknown. */
 uint64_t policy_balloon_bytes(const struct vm *vm);
 
+/* ---- doubt (policy_needy_greedy.c) ---- */
+/* What a VM has of the pool where all have alike: by its maximum and weight, at most its maximum. */
+uint64_t vm_fair_share_bytes(const struct vm *vm, const struct books *b);
+/*
+ * Needy for five minutes on end, above its fair share, whatever it was given: either what it says is not true or it
+ * wants more than it may have. Then it has no claim beyond its share: it gets no more, and where others are in need or
+ * the host is short what it has above its share can be taken.
+ */
+bool vm_doubted(const struct vm *vm, const struct books *b, uint64_t now_ms);
+
 /* ---- books.c ---- */
 /* What one VM counts for in the books. */
 struct booked {

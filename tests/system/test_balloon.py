@@ -11,9 +11,10 @@ from stage import MIB, RESIZE_LIMIT_S, Stage, SwaplessMemocd, assert_order, at, 
 from run import Skip, limit
 
 MEMORY_MIB = 384
-# A software-emulated guest's balloon takes some 400 MiB/s; throttled as below 3 to 6 MiB/s. The bound between the two
-# leaves a factor of several on both sides.
-MIN_SPEED_MIB = 16
+# A software-emulated guest's balloon takes 400 to 700 MiB/s; with a hundredth of a processor 5 to 9 MiB/s, and no more of it
+# where the host is busy (a throttle in the guest leaves it wall time, of which it made up to 36 MiB/s). The bound between the
+# two leaves a factor of several on both sides.
+MIN_SPEED_MIB = 32
 RETRY_MIN_S = 2
 SMALL_SWAP_MIB = 128
 KEEP_FREE_MIB = 30  # less than the quarter of that swap that is kept at most
@@ -107,8 +108,7 @@ def test_trickle_is_a_stall_and_retried(bench):
         bench.resize("plain", size)
         bench.wait_balloon("plain", size)
         bench.wait_steady("plain")
-    guest.cmd("throttle 1")
-    guest.throttle(30)  # a busy host favours the little that the guest's own throttle leaves: seen at 30 MiB/s
+    guest.throttle(1)
     try:
         mark = bench.resize("plain", 130)
         stalled = bench.wait_event("balloon-stalled", "plain", mark)
@@ -124,7 +124,6 @@ def test_trickle_is_a_stall_and_retried(bench):
         assert guest.balloon_bytes() > 150 * MIB, "the guest was not slow enough for this test"
     finally:
         guest.throttle(100)
-        guest.cmd("throttle 100")
     tries = bench.events(mark, "plain", ("balloon", "balloon-stalled"))
     assert any(after["event"] == "balloon-stalled" and after["from_bytes"] < before["from_bytes"] for before, after in
                pairs(tries)), f"it did not even trickle: {brief(tries)}"
@@ -164,7 +163,7 @@ def test_floor_is_learned(bench):
         bench.wait_event("balloon-stalled", "plain", mark)
         bench.wait_limited("plain", 160)
         floor = bench.memocd.info("plain")["floor_bytes"]
-        assert 190 * MIB < floor < 330 * MIB, floor
+        assert floor and 190 * MIB < floor < 330 * MIB, floor
         assert any(term["name"] == "balloon floor" for term in bench.memocd.memoc("explain", "plain")["terms"])
         mark = bench.resize("plain", 150)
         events = bench.wait_limited("plain", 150) and bench.events(mark, "plain")

@@ -316,6 +316,31 @@ static void the_needy_never_give(void **unused)
 	assert_true(change_mib(a) >= 0);
 }
 
+/* A liar, or somebody who wants more than there is, against an honest newcomer in need. */
+static void who_is_never_satisfied_has_no_claim_beyond_its_share(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_SOFT);
+	r->books.pool_bytes = GIB;
+	r->books.committed_max_bytes = 2 * GIB; /* a share is half of the maximum: 512 MiB */
+	struct vm *liar = round_needy(r, 900, 1000), *honest = round_needy(r, 200, 1);
+	liar->needy_since_ms = NOW - 299000;
+	honest->needy_since_ms = NOW;
+	plan(r);
+	assert_int_equal(liar->plan_bytes, 900 * MIB); /* not yet doubted: nobody takes from the needy */
+	liar->needy_since_ms = NOW - 300000;
+	plan(r);
+	assert_true(liar->plan_bytes < 800 * MIB);
+	assert_true(liar->plan_bytes >= 512 * MIB);
+	honest->needy = false; /* nobody else is in need: left what it has, and no more */
+	r->books.buffer_bytes = 128 * MIB;
+	r->books.level = LEVEL_HIGH;
+	plan(r);
+	assert_int_equal(liar->plan_bytes, 900 * MIB);
+	liar->actual_bytes = liar->target_bytes = 500 * MIB; /* within its share it is needy as anybody is */
+	plan(r);
+	assert_true(liar->plan_bytes > 500 * MIB);
+}
+
 static void the_tight_grow_before_it_hurts(void **unused)
 {
 	struct round *r = round_new(128 * MIB, LEVEL_HIGH);
@@ -472,6 +497,7 @@ int main(void)
 		cmocka_unit_test(no_second_helping_without_a_new_sign),
 		cmocka_unit_test(at_level_low_only_the_neediest_that_asks_grows),
 		cmocka_unit_test(the_needy_never_give),
+		cmocka_unit_test(who_is_never_satisfied_has_no_claim_beyond_its_share),
 		cmocka_unit_test(the_tight_grow_before_it_hurts),
 		cmocka_unit_test(dwell_protects_but_not_from_a_rescue),
 		cmocka_unit_test(many_small_shares_still_fill_the_buffer),
