@@ -414,6 +414,15 @@ static bool full(__int128 buffer, const struct books *books)
 	return buffer >= (__int128)(books->buffer_target_bytes / 10 * 9);
 }
 
+/* A controller that has just started, and has not heard of everybody yet: seconds. In proportion means of all. */
+static bool looks_around(const struct plan *p)
+{
+	for (size_t i = 0; i < p->all_n; i++)
+		if (p->all[i]->state == VM_STARTING && p->all[i]->origin == ORIGIN_ADOPT)
+			return true;
+	return false;
+}
+
 static void reclaim(struct plan *p, size_t needy, uint64_t unmet)
 {
 	const struct books *books = p->books;
@@ -430,7 +439,7 @@ static void reclaim(struct plan *p, size_t needy, uint64_t unmet)
 		shortage = buffer < (__int128)target ? saturate((__int128)target - buffer) : 0;
 	uint64_t host_short = saturate((__int128)host_shortage_bytes(p) - coming);
 	shortage = max_u64(add_sat_u64(shortage, unmet), host_short);
-	if (!shortage)
+	if (!shortage || (!host_short && !unmet && looks_around(p)))
 		return;
 	in_order(p, needy);
 	const struct need need = {.hurry = books->level >= LEVEL_HARD, .rescue = unmet > 0};

@@ -80,6 +80,8 @@ static void plan(struct round *r)
 			 .ctx = &x,
 			 .vms = r->list,
 			 .n = r->n,
+			 .all = r->list,
+			 .all_n = r->n,
 			 .now_ms = NOW};
 	r->config.policy->plan(&p);
 }
@@ -317,6 +319,24 @@ static void the_needy_never_give(void **unused)
 }
 
 /* A liar, or somebody who wants more than there is, against an honest newcomer in need. */
+/* A memocd that starts where others were: whoever it hears of first would give for those who send no statistics. */
+static void nobody_gives_before_all_that_were_found_are_known(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_LOW);
+	struct vm *a = round_vm(r, 600, 100), *b = round_vm(r, 600, 100);
+	b->state = VM_STARTING;
+	b->origin = ORIGIN_ADOPT;
+	plan(r);
+	assert_int_equal(a->plan_bytes, 600 * MIB);
+	b->origin = ORIGIN_START; /* a boot takes its time */
+	plan(r);
+	assert_true(a->plan_bytes < 600 * MIB);
+	b->origin = ORIGIN_ADOPT;
+	r->host.mem_available_bytes = 50 * MIB; /* of a reserve of 512: that cannot wait */
+	plan(r);
+	assert_true(a->plan_bytes < 600 * MIB);
+}
+
 static void who_is_never_satisfied_has_no_claim_beyond_its_share(void **unused)
 {
 	struct round *r = round_new(0, LEVEL_SOFT);
@@ -497,6 +517,7 @@ int main(void)
 		cmocka_unit_test(no_second_helping_without_a_new_sign),
 		cmocka_unit_test(at_level_low_only_the_neediest_that_asks_grows),
 		cmocka_unit_test(the_needy_never_give),
+		cmocka_unit_test(nobody_gives_before_all_that_were_found_are_known),
 		cmocka_unit_test(who_is_never_satisfied_has_no_claim_beyond_its_share),
 		cmocka_unit_test(the_tight_grow_before_it_hurts),
 		cmocka_unit_test(dwell_protects_but_not_from_a_rescue),
