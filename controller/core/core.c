@@ -168,7 +168,7 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 		}
 		return;
 	}
-	if (plan < now && vm->needy && !vm->pinned_bytes && !own && !vm_doubted(vm, &c->books, x->now_ms))
+	if (plan < now && vm->needy && !vm->pinned_bytes && !own && !vm_doubted(vm, &c->books))
 		return;
 	bool any_way = own && policy->balloon_only; /* peers ask, whatever came of it the last time */
 	if (plan < now && !any_way && plan < vm_shrink_floor_bytes(vm, x)) { /* no way: not tried again each tick */

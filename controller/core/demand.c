@@ -18,7 +18,7 @@ void vm_forget_signals(struct vm *vm)
 	vm->growth_mean_bytes_per_s = vm->growth_dev_bytes_per_s = 0;
 	vm->used_ms = NEVER_MS;
 	vm->growth_from_ms = NEVER_MS;
-	vm->needy = false;
+	vm->needy = vm->insatiable = false;
 	vm->needy_rounds = 0;
 	vm->helping_bytes = 0;
 	vm->grown_bytes = 0;
@@ -566,6 +566,15 @@ static void remember_host_floor(struct vm *vm, struct vm_ctx *x)
 	vm->host_floor_until_ms = x->now_ms + HOST_FLOOR_HOLD_MS;
 }
 
+#define INSATIABLE_MS 300000 /* growth that was honest was met long before */
+
+/* It has nearly all that it may have, and that does not end its need. */
+static void watch_satisfaction(struct vm *vm, uint64_t now_ms)
+{
+	uint64_t all = vm->facts.max_bytes;
+	vm->insatiable |= now_ms - vm->needy_since_ms >= INSATIABLE_MS && vm_size_bytes(vm) >= all - all / 16;
+}
+
 static void estimate_need(struct vm *vm, struct vm_ctx *x)
 {
 	double guest = guest_sign(vm, x);
@@ -584,8 +593,9 @@ static void estimate_need(struct vm *vm, struct vm_ctx *x)
 			if (!x->config->policy->own_bounds)
 				vm_signal(vm, SIG_NEEDY, x);
 		}
+		watch_satisfaction(vm, x->now_ms);
 	} else if (vm->needy && x->now_ms - vm->needy_sign_ms > x->config->needy_hold_ms) {
-		vm->needy = false;
+		vm->needy = vm->insatiable = false;
 		vm->rank = 0;
 		vm->need_score = 0;
 		record(x, vm, RECORD_NEEDY_OVER, vm_size_bytes(vm), 0, "after %.1f s",

@@ -171,8 +171,8 @@ size_t core_explain_lines(const struct core *c, const struct vm *vm, uint64_t no
 	if (vm->bounds & BOUND_DWELL)
 		line(&l, "it grew %.0f s ago: not shrunk before %.0f s", seconds_since(now_ms, vm->grow_ms),
 		     (double)vm->dwell_ms / 1000);
-	if (vm_doubted(vm, books, now_ms))
-		line(&l, "needy for %.0f s, whatever it was given: no claim beyond its fair share of %llu MiB",
+	if (vm_doubted(vm, books))
+		line(&l, "needy for %.0f s, its maximum did not end that: no claim beyond its fair share of %llu MiB",
 		     seconds_since(now_ms, vm->needy_since_ms),
 		     (unsigned long long)(vm_fair_share_bytes(vm, books) / MIB));
 	if (vm->bounds & BOUND_BUFFER)

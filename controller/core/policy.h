@@ -70,11 +70,11 @@ uint64_t policy_balloon_bytes(const struct vm *vm);
 /* What a VM has of the pool where all have alike: by its maximum and weight, at most its maximum. */
 uint64_t vm_fair_share_bytes(const struct vm *vm, const struct books *b);
 /*
- * Needy for five minutes on end, above its fair share, whatever it was given: either what it says is not true or it
- * wants more than it may have. Then it has no claim beyond its share: it gets no more, and where others are in need or
- * the host is short what it has above its share can be taken.
+ * Needy for five minutes on end with nearly all that it may have: either what it says is not true or it wants more than
+ * its maximum. Until its need ends it has no claim beyond its fair share: above that it gets no more, and where others
+ * are in need or the host is short it can be taken.
  */
-bool vm_doubted(const struct vm *vm, const struct books *b, uint64_t now_ms);
+bool vm_doubted(const struct vm *vm, const struct books *b);
 
 /* ---- books.c ---- */
 /* What one VM counts for in the books. */

@@ -17,11 +17,9 @@ uint64_t vm_fair_share_bytes(const struct vm *vm, const struct books *b)
 	return min_u64(mul_div_u64(share, vm->facts.policy.weight, 100), all);
 }
 
-#define DOUBT_MS 300000 /* growth that was honest was met long before; a host that is short longer shares by right */
-
-bool vm_doubted(const struct vm *vm, const struct books *b, uint64_t now_ms)
+bool vm_doubted(const struct vm *vm, const struct books *b)
 {
-	return vm->needy && now_ms - vm->needy_since_ms >= DOUBT_MS && vm_size_bytes(vm) > vm_fair_share_bytes(vm, b);
+	return vm->needy && vm->insatiable && vm_size_bytes(vm) > vm_fair_share_bytes(vm, b);
 }
 
 static int by_need(const void *a, const void *b)
@@ -146,8 +144,7 @@ static bool helping_in_progress(const struct vm *vm, const struct plan *p)
 
 static bool asks(const struct vm *vm, const struct plan *p)
 {
-	return !vm->pinned_bytes && !vm_doubted(vm, p->books, p->now_ms) && needy_wish(p, vm) &&
-	       !helping_in_progress(vm, p);
+	return !vm->pinned_bytes && !vm_doubted(vm, p->books) && needy_wish(p, vm) && !helping_in_progress(vm, p);
 }
 
 /* What is left goes down the order; returns what could not be met. */
@@ -300,7 +297,7 @@ static uint64_t coming_bytes(const struct vm *vm)
 static bool may_give(struct vm *vm, const struct plan *p, const struct need *need)
 {
 	bool growing = vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON;
-	bool doubted = vm_doubted(vm, p->books, p->now_ms) && (need->hurry || need->rescue);
+	bool doubted = vm_doubted(vm, p->books) && (need->hurry || need->rescue);
 	if ((vm->needy && !doubted) || vm->pinned_bytes || growing || vm->plan_bytes > vm_size_bytes(vm))
 		return false;
 	if (vm->demand_confidence == 0)
@@ -346,7 +343,7 @@ static uint64_t can_give(const struct vm *vm, const struct plan *p, unsigned pas
 	uint64_t tight = add_sat_u64(vm->demand_bytes, least_headroom_bytes(vm));
 	uint64_t lately = used_lately(vm, p->now_ms, look_back);
 	uint64_t floor = pass == 1 ? max_u64(vm->need_bytes, lately) : pass == 2 ? min_u64(vm->need_bytes, tight) : min;
-	if (vm_doubted(vm, p->books, p->now_ms))
+	if (vm_doubted(vm, p->books))
 		floor = vm_fair_share_bytes(vm, p->books);
 	floor = max_u64(max_u64(floor, min), vm_shrink_floor_bytes(vm, p->ctx));
 	return sub_sat_u64(size, floor);

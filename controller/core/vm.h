@@ -161,6 +161,7 @@ struct vm {
 		host_floor_until_ms; /* size at which the host last saw it fault: not below until then */
 	bool needy;
 	uint64_t needy_since_ms, needy_sign_ms;
+	bool insatiable;	/* all it may have did not end its need for minutes; until the need ends */
 	unsigned needy_rounds;	/* growths that did not end it */
 	uint64_t helping_bytes; /* the last of them */
 	double need_score;	/* weighted; orders the needy */

@@ -574,9 +574,36 @@ static void double_swapping_is_seen_and_ends(void **state)
 }
 
 #define WITH_KIT(f) cmocka_unit_test_setup_teardown(f, open_kit, close_kit)
+static void its_maximum_for_five_minutes_and_still_needy(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 500 * MIB);
+	uint64_t swapped = 0, begin_ms = k->now_ms;
+	while (k->now_ms - begin_ms < 299000) {
+		k->now_ms += 1000;
+		swapped += 50 * MIB;
+		kit_stats_swap(k, 1, GIB, 20 * MIB, swapped, swapped);
+		assert_true(vm->needy);
+		assert_false(vm->insatiable);
+	}
+	for (int i = 0; i < 3; i++) {
+		k->now_ms += 1000;
+		swapped += 50 * MIB;
+		kit_stats_swap(k, 1, GIB, 20 * MIB, swapped, swapped);
+	}
+	assert_true(vm->insatiable);
+	for (int i = 0; i < 10; i++) {
+		k->now_ms += 1000;
+		kit_stats_swap(k, 1, GIB, 500 * MIB, swapped, swapped);
+		kit_tick(k, 0);
+	}
+	assert_false(vm->needy || vm->insatiable);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		WITH_KIT(its_maximum_for_five_minutes_and_still_needy),
 		WITH_KIT(rising_demand_is_believed_at_once_falling_slowly),
 		WITH_KIT(a_guest_uses_no_more_than_is_there),
 		WITH_KIT(a_guessed_overhead_does_not_make_a_guest_a_liar),
