@@ -107,7 +107,7 @@ $(B)/varlink-text.h: $(VARLINK)
 		sed -e 's/\\/\\\\/g; s/"/\\"/g; s/^/\t"/; s/$$/\\n" \\/' $$f; echo '	""'; done > $@
 
 # The core may use nothing but libc's pure functions.
-PURE := memcpy|memmove|memset|memcmp|strcmp|strncmp|strlen|strnlen|qsort|calloc|free|realloc|malloc|snprintf|vsnprintf|abort
+PURE := memcpy|memmove|memset|memcmp|bcmp|strcmp|strncmp|strlen|strnlen|qsort|calloc|free|realloc|malloc|snprintf|vsnprintf|abort
 PURE := $(PURE)|__divti3|__udivti3|__stack_chk_fail|__snprintf_chk|__vsnprintf_chk|__memcpy_chk|__memset_chk|__strncpy_chk|strncpy|exp|sqrt|pow
 $(B)/core-is-pure: $(L_CORE) packaging/check-core-is-pure
 ifdef SAN
