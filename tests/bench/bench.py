@@ -48,7 +48,7 @@ def bench_spike():
     with Lab() as lab:
         libvirtd, memocd = start_lab(lab, {"host": {"pool": "900M", "buffer": "320M"}, "policy": {"dwell": "1s"}})
         memocd.start()
-        guest = Guest(lab, libvirtd, "spike", 512, stats_period=1, swap_mib=256)  # else its kernel may kill before it is served
+        guest = Guest(lab, libvirtd, "spike", 512, stats_period=1)
         guest.start()
         guest.wait_ready()
         memocd.wait_vm("spike", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None, 60, "steady")
