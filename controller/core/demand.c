@@ -40,6 +40,13 @@ static uint64_t present_bytes(const struct vm *vm)
 	return add_sat_u64(sub_sat_u64(vm->sample.resident_bytes, overhead), vm->sample.swapped_bytes);
 }
 
+/* The same with QEMU's own memory: what is known of that changes, and is no surge. */
+static uint64_t touched_bytes(const struct vm *vm)
+{
+	bool known = vm->has_sample && vm->sample.has_memory;
+	return known ? add_sat_u64(vm->sample.resident_bytes, vm->sample.swapped_bytes) : 0;
+}
+
 static bool judged(enum vm_state s)
 {
 	return s == VM_STEADY || s == VM_SHRINKING_BALLOON || s == VM_SHRINKING_LIMIT || s == VM_GROWING_LIMIT ||
@@ -204,7 +211,7 @@ static bool actual_of_before(const struct vm *vm)
 
 void vm_surge_begins(struct vm *vm, uint64_t now_ms)
 {
-	vm->surge_from_bytes = now_ms - vm->present_ms <= SAME_MOMENT_MS ? present_bytes(vm) : 0;
+	vm->surge_from_bytes = now_ms - vm->present_ms <= SAME_MOMENT_MS ? touched_bytes(vm) : 0;
 	vm->surge_bytes = 0;
 }
 
@@ -245,11 +252,11 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
  */
 void vm_note_surge(struct vm *vm, uint64_t now_ms)
 {
-	uint64_t present = present_bytes(vm);
+	uint64_t touched = touched_bytes(vm);
 	vm->present_ms = now_ms;
 	if (!vm->surge_from_bytes)
-		vm->surge_from_bytes = present;
-	vm->surge_bytes = sub_sat_u64(present, vm->surge_from_bytes);
+		vm->surge_from_bytes = touched;
+	vm->surge_bytes = sub_sat_u64(touched, vm->surge_from_bytes);
 }
 
 void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_host_sample *s)
@@ -267,9 +274,10 @@ void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_ho
 bool vm_surge_visible(const struct vm *vm, const struct core_config *c, uint64_t now_ms)
 {
 	uint64_t size = vm_size_bytes(vm);
-	uint64_t from = vm->surge_from_bytes ? vm->surge_from_bytes : present_bytes(vm);
+	uint64_t from = vm->surge_from_bytes ? vm->surge_from_bytes : touched_bytes(vm);
 	return judged(vm->state) && vm->has_sample && vm->sample.has_memory && vm_balloon_works(vm) &&
-	       vm_stats_fresh(vm, c, now_ms) && size < vm_max_bytes(vm) && add_sat_u64(from, SURGE_LEAST_BYTES) < size;
+	       vm_stats_fresh(vm, c, now_ms) && size < vm_max_bytes(vm) &&
+	       add_sat_u64(from, SURGE_LEAST_BYTES) < add_sat_u64(size, vm->overhead_bytes);
 }
 
 /*

@@ -81,6 +81,14 @@ static bool watched(struct entry *e)
 	return vm && core_watch_residency(e->daemon->core, vm);
 }
 
+static void start_watch(struct daemon *d)
+{
+	if (ev_is_active(&d->watch_timer))
+		return;
+	ev_timer_set(&d->watch_timer, WATCH_MS / 1000., 0.);
+	ev_timer_start(d->loop, &d->watch_timer);
+}
+
 static void residency(struct entry *e)
 {
 	struct event ev = {.type = EVENT_VM_RESIDENCY, .vm = e->id};
@@ -107,10 +115,8 @@ void poll_watch_cb(struct ev_loop *loop, ev_timer *w, int revents)
 			e->usage_seen_bytes = min_u64(e->usage_seen_bytes, usage);
 	}
 	ev_timer_stop(loop, w);
-	if (!any)
-		return;
-	ev_timer_set(w, WATCH_MS / 1000., 0.);
-	ev_timer_start(loop, w);
+	if (any)
+		start_watch(d);
 }
 
 /* ---- guest statistics ---- */
@@ -135,10 +141,16 @@ void poll_result(struct entry *e, const struct guest_stats *s)
 	}
 	e->last_update_s = s->last_update_s;
 	arm(e, next);
-	if (advanced && watched(e)) /* what is resident now is what they say is used: a surge counts from here */
+	bool looked = advanced && watched(e);
+	if (looked) /* what is resident now is what they say is used: a surge counts from here */
 		residency(e);
 	struct event ev = {.type = EVENT_VM_STATS, .vm = e->id, .stats = *s};
 	daemon_post(d, ev); /* may arm it sooner, and may free nothing: stats never end a VM */
+	if (!advanced || !watched(e))
+		return;
+	if (!looked) /* they have just made it one that is watched */
+		residency(e);
+	start_watch(d);
 }
 
 void poll_failed(struct entry *e, int code, const struct memoc_err *err)
@@ -187,8 +199,6 @@ void poll_samples(struct daemon *d)
 	}
 	if (now >= d->list_again_ms && virt_events_connected(d->link))
 		job_list(d);
-	if (watch && !ev_is_active(&d->watch_timer)) {
-		ev_timer_set(&d->watch_timer, WATCH_MS / 1000., 0.);
-		ev_timer_start(d->loop, &d->watch_timer);
-	}
+	if (watch)
+		start_watch(d);
 }

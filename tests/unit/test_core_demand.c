@@ -111,6 +111,29 @@ static void a_spike_is_seen_before_the_guest_tells_it(void **state)
 	assert_true(vm->target_bytes > 450 * MIB); /* without waiting for a tick */
 }
 
+/* Its VM has just started: what QEMU takes for itself is measured only now. */
+static void a_spike_is_seen_while_overhead_becomes_known(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k, 190 * MIB);
+	vm->overhead_bytes = 50 * MIB;
+	vm->surge_from_bytes = 430 * MIB; /* nearly all, but some of it is QEMU's own */
+	assert_false(vm->overhead_measured);
+	assert_true(core_watch_residency(k->core, vm));
+	vm->surge_from_bytes = 200 * MIB;
+	struct event ev = {.type = EVENT_VM_SAMPLE, .vm = 1};
+	ev.sample = (struct vm_host_sample){.has_memory = true,
+					    .resident_bytes = 200 * MIB,
+					    .limit_bytes = LIMIT_NONE,
+					    .has_overhead = true,
+					    .overhead_bytes = 60 * MIB};
+	assert_int_equal(kit_step(k, &ev), 0);
+	assert_true(vm->overhead_measured);
+	residency(k, 310 * MIB, 0);
+	assert_int_equal(vm->surge_bytes, 110 * MIB);
+	assert_true(vm->needy);
+}
+
 static void slow_growth_is_no_spike(void **state)
 {
 	struct kit *k = *state;
@@ -611,6 +634,7 @@ int main(void)
 		WITH_KIT(slow_growth_is_no_spike),
 		WITH_KIT(what_goes_to_swap_and_comes_home_is_no_spike),
 		WITH_KIT(the_guests_own_word_ends_a_surge),
+		WITH_KIT(a_spike_is_seen_while_overhead_becomes_known),
 		WITH_KIT(residency_says_nothing_where_it_cannot),
 		WITH_KIT(nonsense_is_not_an_account),
 		WITH_KIT(counters_that_go_back_are_no_rates),
