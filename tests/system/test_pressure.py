@@ -86,6 +86,35 @@ def test_double_swapping_is_ended(bench):
 
 
 @limit(300)
+def test_a_spike_is_seen_before_the_guest_tells_it(bench):
+    """What a guest touches shows in its residency long before its next statistics, and between two rounds of the policy."""
+    bench.memocd.write_config(dict(BASE, policy={"interval": "10s", "stale": "30s", "dwell": "1s"}))
+    bench.memocd.reload()
+    guest, seen = bench.guest("jumper", 512, swap_mib=256), []
+    bench.start_guests("jumper")
+    bench.wait_vm("jumper", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None, "to be steady")
+    for _ in range(3):
+        guest.job("use 60")
+        bench.wait_vm("jumper", lambda vm: not vm["needy"] and vm["need_bytes"] < 200 * MIB, "its last spike forgotten", limit_s=120)
+        bench.resize("jumper", 208)
+        bench.wait_balloon("jumper", 208)
+        bench.resize("jumper", "auto")
+        usable = bench.wait_vm("jumper", lambda vm: vm["usable_bytes"] is not None and vm["usable_bytes"] < 140 * MIB,
+                               "statistics of its new size")["usable_bytes"]
+        mark = bench.mark()
+        begun = guest.begin(f"use {60 + usable // MIB + 128}")
+        bench.wait_vm("jumper", lambda vm: vm["balloon_bytes"] > 330 * MIB, "to have grown")
+        guest.finish(begun)
+        seen.append(bench.wait_event("needy", "jumper", mark)["reason"])
+    # One of them may begin just before the statistics that tell of it.
+    assert sum("guest touched" in reason for reason in seen) >= 2, seen
+    bench.assert_unharmed("jumper")
+    guest.destroy()
+    bench.memocd.write_config(BASE)
+    bench.memocd.reload()
+
+
+@limit(300)
 def test_host_emergency_acts_by_limits(bench):
     """Two guests want more at once than the buffer holds: limits act in that moment, no balloon is waited for, nobody dies."""
     bench.swapper.destroy()
