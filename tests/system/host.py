@@ -377,6 +377,14 @@ def add_zram(mib):
     return f"/dev/{disk}"
 
 
+def disk_sequence(device):
+    """Tells a disk from a later one of the same name; None for a file, and for a kernel before 5.15."""
+    try:
+        return int(pathlib.Path(f"/sys/block/{os.path.basename(device)}/diskseq").read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return None
+
+
 def remove_zram(device):
     disk = os.path.basename(device)
     if os.path.exists(f"/sys/block/{disk}"):
@@ -389,8 +397,10 @@ def swap_off(device):
         run(["swapoff", device], limit_s=120)
 
 
-def undo_swap(device):
-    """swapoff, and removal of the zram disk or file behind it. Nothing there any more is no error."""
+def undo_swap(device, sequence):
+    """swapoff, and removal of the zram disk or file behind it. Nothing there any more is no error, nor is another disk."""
+    if disk_sequence(device) != sequence:
+        return
     swap_off(device)
     if device.startswith("/dev/zram"):
         remove_zram(device)

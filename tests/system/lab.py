@@ -26,9 +26,11 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 # pylint: disable=wrong-import-position
 import host
-from host import (LAB_PREFIX, LAB_ROOT, MIB, LabError, Partition, add_zram, end_process, process_start,
-                  processes_naming, swaps, undo_swap, wait_for)
+from host import (LAB_PREFIX, LAB_ROOT, MIB, LabError, Partition, add_zram, disk_sequence, end_process,
+                  process_start, processes_naming, swaps, undo_swap, wait_for)
 from image import GuestImage, ImageError
+
+MAKING_PREFIX = f".{LAB_PREFIX}"
 
 
 class Lab:
@@ -42,11 +44,13 @@ class Lab:
         Lab.count += 1
         name = f"{os.getpid()}-{Lab.count}"
         self.base = LAB_ROOT / f"{LAB_PREFIX}{name}"
-        self.base.mkdir(mode=0o711)
         self.undo = []
         self.diagnostics = []  # (title, function that returns text)
         self._image = None
-        self.write_owner(False)
+        making = LAB_ROOT / f"{MAKING_PREFIX}{name}"  # a sweep takes a lab without owner for a dead one
+        making.mkdir(mode=0o711)
+        write_owner(making, False)
+        making.rename(self.base)
         self.partition = Partition(name)
         self.record(kind="cgroup", name=name)
         self.partition.create()
@@ -65,10 +69,6 @@ class Lab:
         return self._image
 
     # -- records, for those who clean up after a killed run --
-
-    def write_owner(self, kept):
-        owner = {"pid": os.getpid(), "start": process_start(os.getpid()), "kept": kept}
-        (self.base / "owner.json").write_text(json.dumps(owner), encoding="ascii")
 
     def record(self, **entry):
         with open(self.base / "records.jsonl", "a", encoding="ascii") as records:
@@ -106,7 +106,7 @@ class Lab:
 
     def keep(self):
         """Leaves everything running when this process ends, until `lab.py sweep --kept`."""
-        self.write_owner(True)
+        write_owner(self.base, True)
         self.undo = []
 
     def close(self):
@@ -130,14 +130,15 @@ class HostSwap:
     def __init__(self, lab, mib):
         self.lab = lab
         self.device = add_zram(mib) or self._make_file(mib)
-        lab.record(kind="swap", device=self.device)
+        self.sequence = disk_sequence(self.device)
+        lab.record(kind="swap", device=self.device, sequence=self.sequence)
         lab.defer(f"swap {self.device}", self.remove)
         host.run(["mkswap", "-L", "memoc-lab", self.device])
         host.run(["swapon", "-p", "1000", self.device])
 
     def _make_file(self, mib):
         path = str(self.lab.base / "swapfile")
-        self.lab.record(kind="swap", device=path)
+        self.lab.record(kind="swap", device=path, sequence=None)
         with open(path, "wb") as file:
             os.chmod(path, 0o600)
             for _ in range(mib):
@@ -148,7 +149,7 @@ class HostSwap:
         return swaps().get(self.device, 0)
 
     def remove(self):
-        undo_swap(self.device)
+        undo_swap(self.device, self.sequence)
 
 
 class KernelSetting:
@@ -209,6 +210,13 @@ def labs():
     return sorted(LAB_ROOT.glob(f"{LAB_PREFIX}*"))
 
 
+def write_owner(base, kept):
+    """Whole or not at all: others read it at any time."""
+    owner = {"pid": os.getpid(), "start": process_start(os.getpid()), "kept": kept}
+    (base / "owner.new").write_text(json.dumps(owner), encoding="ascii")
+    (base / "owner.new").rename(base / "owner.json")
+
+
 def lab_owner(base):
     """(alive, kept) of a lab directory."""
     try:
@@ -248,7 +256,7 @@ def remove_lab(base):
     for entry in lab_records(base):  # after the guests: their pages need not be read back
         if entry["kind"] == "swap":
             try:
-                undo_swap(entry["device"])
+                undo_swap(entry["device"], entry["sequence"])
             except (LabError, OSError) as error:
                 problems.append(f"{entry}: {error}")
     if not problems:
@@ -265,6 +273,9 @@ def sweep(kept=False):
             continue
         print(f"lab: sweeping {base}", file=sys.stderr)
         problems += remove_lab(base)
+    for base in LAB_ROOT.glob(f"{MAKING_PREFIX}*"):
+        if process_start(int(base.name.removeprefix(MAKING_PREFIX).split("-")[0])) is None:
+            shutil.rmtree(base, ignore_errors=True)
     return problems
 
 
