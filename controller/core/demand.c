@@ -426,12 +426,18 @@ static void estimate_headroom(struct vm *vm, const struct core_config *c)
 }
 
 /*
- * A 512 MiB guest's own low watermark is about 8 MiB. Well below the headroom, whatever the guest's size: a VM that has
- * just what it needs would be needy else, grow, be greedy, shrink to its need, and be needy again.
+ * A guest's own low watermark is 1.25 times its min_free_kbytes, four times the square root of its memory in KiB
+ * (calculate_min_free_kbytes of mm/page_alloc.c): 3.6 MiB of 512 MiB, 29 MiB of 32 GiB. MemAvailable is what is above;
+ * about as much again is low, never less than 8 MiB. A share of its memory would be 640 MiB of 40 GiB, which the neediest
+ * of a short host lack. Well below the headroom: a VM that has just what it needs would be needy else, grow, be greedy,
+ * shrink to its need, and be needy again.
  */
 uint64_t vm_low_usable_bytes(const struct vm *vm)
 {
-	return max_u64(8 * MIB, min_u64(vm->facts.max_bytes / 64, vm->headroom_bytes / 4));
+	uint64_t low = 8 * MIB;
+	for (uint64_t max = vm->facts.max_bytes / 4; max > 512 * MIB; max /= 4)
+		low *= 2;
+	return max_u64(8 * MIB, min_u64(low, vm->headroom_bytes / 4));
 }
 
 #define SIGN_NONE 0.0

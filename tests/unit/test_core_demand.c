@@ -307,7 +307,7 @@ static void low_usable_is_need_unless_memory_was_given_since(void **state)
 static void a_vm_that_has_what_it_needs_is_not_needy(void **state)
 {
 	struct kit *k = *state;
-	struct vm *vm = kit_steady(k, 1, 64 * GIB, 200 * MIB);
+	struct vm *vm = kit_steady(k, 1, 4 * GIB, 200 * MIB);
 	vm->health = BALLOON_WORKING;
 	vm->facts.policy.min_bytes = 64 * MIB;
 	for (int i = 0; i < 90; i++)
@@ -316,6 +316,22 @@ static void a_vm_that_has_what_it_needs_is_not_needy(void **state)
 	second(k, vm->need_bytes, vm->need_bytes - 200 * MIB, 0);
 	assert_false(vm->needy);
 	assert_true(vm_low_usable_bytes(vm) * 2 <= vm->headroom_bytes);
+}
+
+/* As the watermarks of its kernel do. */
+static void low_usable_grows_with_the_root_of_its_memory(void **state)
+{
+	(void)state;
+	static const struct {
+		uint64_t max_bytes, low_bytes;
+	} cases[] = {{256 * MIB, 8 * MIB},  {2 * GIB, 8 * MIB},	  {2 * GIB + 4, 16 * MIB},
+		     {32 * GIB, 32 * MIB}, {128 * GIB, 64 * MIB}, {UINT64_MAX, 8 * MIB << 17}};
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct vm vm = {.facts.max_bytes = cases[i].max_bytes, .headroom_bytes = UINT64_MAX};
+		assert_int_equal(vm_low_usable_bytes(&vm), cases[i].low_bytes);
+		vm.headroom_bytes = 40 * MIB;
+		assert_in_range(vm_low_usable_bytes(&vm), 8 * MIB, 10 * MIB);
+	}
 }
 
 static void past_levels_are_kept(void **state)
@@ -644,6 +660,7 @@ int main(void)
 		WITH_KIT(a_snapshot_from_before_the_balloon_moved_is_not_demand),
 		WITH_KIT(low_usable_is_need_unless_memory_was_given_since),
 		WITH_KIT(a_vm_that_has_what_it_needs_is_not_needy),
+		cmocka_unit_test(low_usable_grows_with_the_root_of_its_memory),
 		WITH_KIT(past_levels_are_kept),
 		WITH_KIT(only_growth_that_goes_on_is_headroom),
 		WITH_KIT(pages_that_come_home_are_no_need),

@@ -360,6 +360,25 @@ static void measure(struct kit *k, uint64_t ram_bytes)
 	kit_tick(k, 0);
 }
 
+/* A hundredth of its memory is its dead band; at level hard many such shares are what somebody lacks. */
+static void where_the_host_is_short_little_is_worth_a_shrink(void **state)
+{
+	(void)state;
+	struct kit kit, *k = &kit;
+	struct core_config c = kit_config();
+	c.pool_bytes = GIB;
+	kit_open(k, &c);
+	struct vm *vm = kit_add(k, 1, GIB);
+	kit_sample(k, 1, GIB, LIMIT_NONE, 0);
+	for (int i = 0; i < 3; i++)
+		kit_stats(k, 1, GIB, 22 * MIB);
+	kit_tick(k, 1000);
+	assert_true(core_books(k->core)->level >= LEVEL_HARD);
+	assert_false(vm->needy);
+	assert_in_range(vm->target_bytes, GIB - 6 * MIB, GIB - 4 * MIB);
+	kit_close(k);
+}
+
 static void a_lower_maximum_waits_for_the_needy(void **state)
 {
 	struct kit *k = *state;
@@ -1001,6 +1020,7 @@ int main(void)
 		WITH_KIT(stale_results_are_ignored),
 		WITH_KIT(a_failure_that_cannot_read_the_limit_changes_no_books),
 		WITH_KIT(needy_in_mid_shrink_stops_it),
+		cmocka_unit_test(where_the_host_is_short_little_is_worth_a_shrink),
 		WITH_KIT(a_lower_maximum_waits_for_the_needy),
 		WITH_KIT(nearly_full_swap_takes_no_more),
 		WITH_KIT(inhibited_balloons_are_found_out_and_forgiven),
