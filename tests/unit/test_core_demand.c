@@ -324,7 +324,7 @@ static void low_usable_grows_with_the_root_of_its_memory(void **state)
 	(void)state;
 	static const struct {
 		uint64_t max_bytes, low_bytes;
-	} cases[] = {{256 * MIB, 8 * MIB},  {2 * GIB, 8 * MIB},	  {2 * GIB + 4, 16 * MIB},
+	} cases[] = {{256 * MIB, 8 * MIB}, {2 * GIB, 8 * MIB},	  {2 * GIB + 4, 16 * MIB},
 		     {32 * GIB, 32 * MIB}, {128 * GIB, 64 * MIB}, {UINT64_MAX, 8 * MIB << 17}};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct vm vm = {.facts.max_bytes = cases[i].max_bytes, .headroom_bytes = UINT64_MAX};
