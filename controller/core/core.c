@@ -158,9 +158,9 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 			    : clamp_u64(vm->plan_bytes, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
 	uint64_t diff = plan > now ? plan - now : now - plan;
 	uint64_t least = own ? PAGE_BYTES : vm_dead_band_bytes(vm, x->config);
+	/* Where somebody is in need little is worth a resize, however large the VM is. */
 	if (!own && (plan > now ? vm->needy : x->level >= LEVEL_HARD))
-		least = min_u64(least,
-				4 * MIB); /* where somebody is in need little is worth a resize, however large it is */
+		least = min_u64(least, 4 * MIB);
 	bool limit_now = x->level >= LEVEL_HARD && vm_limit_allowed(vm, x) && vm->state == VM_SHRINKING_BALLOON;
 	if (diff < least && !(diff && plan == vm_max_bytes(vm) && vm->pinned_bytes)) {
 		if (limit_now && !x->config->observe) {
