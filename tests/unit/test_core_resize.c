@@ -346,6 +346,32 @@ static void needy_in_mid_shrink_stops_it(void **state)
 	assert_int_equal(kit_find(k, EFFECT_BALLOON, 1)->bytes, vm->target_bytes);
 }
 
+/* Within the dead band of where a person pinned it, but without the limit behind. */
+static void a_shrink_halted_near_its_pin_is_finished(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_vm(k, 1);
+	pin(k, 300 * MIB);
+	kit_answer(k);
+	k->now_ms += 500;
+	balloon_moves(k, 304 * MIB);
+	kit_stats_swap(k, 1, 304 * MIB, 2 * MIB, 50 * MIB, 50 * MIB);
+	assert_true(vm->needy);
+	kit_answer(k);
+	for (int i = 0; i < 10 && vm->state != VM_SHRINKING_BALLOON; i++) {
+		kit_tick(k, 1000);
+		kit_answer(k);
+	}
+	assert_int_equal(vm->state, VM_SHRINKING_BALLOON);
+	assert_int_equal(vm->target_bytes, 300 * MIB);
+	balloon_moves(k, 300 * MIB);
+	kit_answer(k);
+	assert_int_equal(vm->state, VM_STEADY);
+	assert_int_not_equal(vm->limit_bytes, LIMIT_NONE);
+	kit_tick(k, 1000);
+	assert_int_equal(vm->state, VM_STEADY);
+}
+
 /* How much RAM of the guest exists, and a tick. */
 static void measure(struct kit *k, uint64_t ram_bytes)
 {
@@ -1020,6 +1046,7 @@ int main(void)
 		WITH_KIT(stale_results_are_ignored),
 		WITH_KIT(a_failure_that_cannot_read_the_limit_changes_no_books),
 		WITH_KIT(needy_in_mid_shrink_stops_it),
+		WITH_KIT(a_shrink_halted_near_its_pin_is_finished),
 		cmocka_unit_test(where_the_host_is_short_little_is_worth_a_shrink),
 		WITH_KIT(a_lower_maximum_waits_for_the_needy),
 		WITH_KIT(nearly_full_swap_takes_no_more),
