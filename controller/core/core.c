@@ -158,7 +158,7 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 			    : clamp_u64(vm->plan_bytes, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
 	uint64_t diff = plan > now ? plan - now : now - plan;
 	uint64_t band = vm_dead_band_bytes(vm, x->config), least = own ? PAGE_BYTES : band;
-	/* A shrink that was halted near a pin has not got its limit yet; nearer than this counts as reached (resize.c). */
+	/* A shrink that was halted near a pin has no limit yet; nearer than this counts as reached (resize.c). */
 	if (vm->pinned_bytes && plan < now && vm->limit_bytes == LIMIT_NONE)
 		least = max_u64(MIB, band / 4) + PAGE_BYTES;
 	/* Where somebody is in need little is worth a resize, however large the VM is. */
