@@ -139,7 +139,7 @@ struct vm {
 	uint64_t rate_stats_ms, rate_sample_ms;
 
 	/* --- between two statistics: what became present since the last ones, see demand.c --- */
-	uint64_t surge_from_bytes; /* present then; 0 = to be seen at the next look */
+	uint64_t surge_from_bytes; /* touched then, QEMU's own included; 0 = to be seen at the next look */
 	uint64_t present_ms;	   /* last look */
 	uint64_t surge_bytes;
 	uint64_t surge_sign_ms; /* when that alone last made it needy */

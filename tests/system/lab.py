@@ -256,7 +256,7 @@ def remove_lab(base):
     for entry in lab_records(base):  # after the guests: their pages need not be read back
         if entry["kind"] == "swap":
             try:
-                undo_swap(entry["device"], entry["sequence"])
+                undo_swap(entry["device"], entry.get("sequence"))
             except (LabError, OSError) as error:
                 problems.append(f"{entry}: {error}")
     if not problems:

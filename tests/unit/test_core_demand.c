@@ -40,18 +40,23 @@ static void rising_demand_is_believed_at_once_falling_slowly(void **state)
 	assert_in_range(vm->demand_bytes, 224 * MIB, 230 * MIB);
 }
 
+static void measure_overhead(struct kit *k, uint64_t resident_bytes, uint64_t overhead_bytes)
+{
+	struct event ev = {.type = EVENT_VM_SAMPLE, .vm = 1};
+	ev.sample = (struct vm_host_sample){.has_memory = true,
+					    .resident_bytes = resident_bytes,
+					    .limit_bytes = LIMIT_NONE,
+					    .has_overhead = true,
+					    .overhead_bytes = overhead_bytes};
+	assert_int_equal(kit_step(k, &ev), 0);
+}
+
 static void a_guest_uses_no_more_than_is_there(void **state)
 {
 	struct kit *k = *state;
 	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
-	struct event ev = {.type = EVENT_VM_SAMPLE, .vm = 1};
-	ev.sample = (struct vm_host_sample){.has_memory = true,
-					    .resident_bytes = 300 * MIB,
-					    .limit_bytes = LIMIT_NONE,
-					    .has_overhead = true,
-					    .overhead_bytes = 20 * MIB};
 	k->now_ms += 500;
-	assert_int_equal(kit_step(k, &ev), 0);
+	measure_overhead(k, 300 * MIB, 20 * MIB);
 	second(k, GIB, 0, 0); /* it says it uses all of it */
 	assert_int_equal(vm->demand_bytes, 280 * MIB);
 	assert_false(vm->needy);
@@ -121,13 +126,7 @@ static void a_spike_is_seen_while_overhead_becomes_known(void **state)
 	assert_false(vm->overhead_measured);
 	assert_true(core_watch_residency(k->core, vm));
 	vm->surge_from_bytes = 200 * MIB;
-	struct event ev = {.type = EVENT_VM_SAMPLE, .vm = 1};
-	ev.sample = (struct vm_host_sample){.has_memory = true,
-					    .resident_bytes = 200 * MIB,
-					    .limit_bytes = LIMIT_NONE,
-					    .has_overhead = true,
-					    .overhead_bytes = 60 * MIB};
-	assert_int_equal(kit_step(k, &ev), 0);
+	measure_overhead(k, 200 * MIB, 60 * MIB);
 	assert_true(vm->overhead_measured);
 	residency(k, 310 * MIB, 0);
 	assert_int_equal(vm->surge_bytes, 110 * MIB);
