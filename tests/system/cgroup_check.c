@@ -399,6 +399,12 @@ static void check_without_swap(struct cgroup_vm *g)
 	check(may_swap(true), "swapping is allowed again");
 }
 
+/* Whether the counters show what touching swapped memory cost. */
+static bool paid(const struct vm_host_sample *before, const struct vm_host_sample *after)
+{
+	return after->refaults > before->refaults && (!after->has_psi || after->psi_some_us > before->psi_some_us);
+}
+
 static void check_lower(struct cgroup_vm *g, struct proc_vm *p, enum cgroup_method method, const char *name)
 {
 	uint64_t limit = 0, wanted = t.child_bytes / 2, faults_before = 0, faults_after = 0;
@@ -417,8 +423,8 @@ static void check_lower(struct cgroup_vm *g, struct proc_vm *p, enum cgroup_meth
 	proc_vm_major_faults(p, &faults_before);
 	check(child_touches_all(), "the child lives under it");
 	known = proc_vm_major_faults(p, &faults_after) == 0;
-	/* memory.stat lags by up to 2 s. */
-	for (int i = 0; i < 200 && cgroup_vm_read(g, &touched) == 0 && touched.refaults <= s.refaults; i++)
+	/* memory.stat and memory.pressure lag by up to 2 s each (kernel/sched/psi.c sums up every PSI_FREQ). */
+	for (int i = 0; i < 200 && cgroup_vm_read(g, &touched) == 0 && !paid(&s, &touched); i++)
 		usleep(50000);
 	check(known && faults_after > faults_before + t.child_bytes / 4096 / 20 && touched.refaults > s.refaults,
 	      "and pays: %llu major faults, %llu refaults", (unsigned long long)(faults_after - faults_before),
