@@ -952,16 +952,18 @@ static void process_start(struct process *p, const char *operation, const char *
 	int in[2], out[2];
 
 	assert_int_equal(pipe2(in, O_CLOEXEC) | pipe2(out, O_CLOEXEC), 0);
+	/* Before the fork: a peer's thread may hold a lock at that moment, which the child would never see released. */
+	assert_int_equal(setenv("MEMOC_SOCKET", socket_path, 1), 0);
 	p->pid = fork();
 	assert_true(p->pid >= 0);
 	if (p->pid == 0) {
 		dup2(in[0], STDIN_FILENO);
 		dup2(out[1], STDOUT_FILENO);
 		dup2(out[1], STDERR_FILENO);
-		setenv("MEMOC_SOCKET", socket_path, 1);
 		execl(path, path, "web1", operation, "begin", "-", (char *)NULL);
 		_exit(127);
 	}
+	unsetenv("MEMOC_SOCKET");
 	close(in[0]);
 	close(out[1]);
 	p->in_fd = in[1];
