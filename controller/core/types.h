@@ -91,6 +91,28 @@ struct vm_host_sample {
 	uint64_t guest_ram_bytes; /* guest RAM that exists, present or swapped: what a balloon that works brings down */
 };
 
+/* Where a working set is known from; see controller/wss. Names by wss_backend_name(). */
+enum wss_backend {
+	WSS_NONE = 1,
+	WSS_IDLE,    /* page_idle/bitmap */
+	WSS_DAMON,   /* DAMON's access checks */
+	WSS_LRU,     /* generations of the multi-generational LRU */
+	WSS_REFAULT, /* small reclaim, and what of it comes back */
+	WSS_BACKEND_END
+};
+
+/* Memory that a VM touched within a window, seen from outside: its guest has no say in it. */
+struct wss_reading {
+	bool known; /* else only backend, began_ms and why are meant */
+	enum wss_backend backend;
+	uint64_t wss_bytes, error_bytes; /* half width of the 95 % interval */
+	uint64_t began_ms;		 /* the window ended when the event came */
+	uint64_t good_ms;		 /* believed for so long after that */
+	uint64_t pages;			 /* looked at; 0 where pages are not what was sampled */
+	uint64_t cost_ns;		 /* processor time that it took */
+	char why[104];			 /* not known: why, for people */
+};
+
 /* One look at the host. */
 struct host_sample {
 	bool has_memory;
