@@ -574,10 +574,68 @@ static bool ram_is_shared(const xmlNode *dom)
 	return attr_is(child(backing, "source"), "type", "memfd");
 }
 
+static int add_block(struct dom_facts *f, const xmlNode *size, uint64_t *sum, uint32_t *n, struct memoc_err *err)
+{
+	uint64_t bytes = 0;
+	int r = size ? memory_of(size, &bytes, err) : 0;
+
+	if (r < 0)
+		return r;
+	if (bytes && *n < DOM_RAM_BLOCKS_MAX)
+		f->ram_block_bytes[*n] = bytes;
+	*n += bytes != 0;
+	*sum = add_sat_u64(*sum, bytes);
+	return 0;
+}
+
+/* <cell memory='1048576' unit='KiB'/>: as <memory>, but in an attribute. */
+static int add_cell(struct dom_facts *f, const xmlNode *cell, uint64_t *sum, uint32_t *n, struct memoc_err *err)
+{
+	const char *memory = attr(cell, "memory"), *unit = attr(cell, "unit");
+	uint64_t number, scale;
+
+	if (!memory)
+		return 0;
+	if (parse_u64(memory, &number, NULL) < 0 || unit_bytes(unit, &scale) < 0 ||
+	    number > (uint64_t)INT64_MAX / scale)
+		return memoc_err_set(err, -EINVAL, "<cell memory=\"%.32s\" unit=\"%.32s\">: no size that it can be",
+				     memory, unit ? unit : "KiB");
+	if (number && *n < DOM_RAM_BLOCKS_MAX)
+		f->ram_block_bytes[*n] = number * scale;
+	*n += number != 0;
+	*sum = add_sat_u64(*sum, number * scale);
+	return 0;
+}
+
+/* Memory devices of any model: each has a mapping of its <target><size>, which <memory> includes. */
+static int read_ram_blocks(const xmlNode *dom, struct dom_facts *f, struct memoc_err *err)
+{
+	const xmlNode *numa = child(child(dom, "cpu"), "numa"), *devices = child(dom, "devices");
+	uint64_t sum = 0;
+	uint32_t cells = 0, n;
+	int r = 0;
+
+	for (const xmlNode *c = numa ? numa->children : NULL; c && r == 0; c = c->next)
+		if (is_element(c, "cell", NULL))
+			r = add_cell(f, c, &sum, &cells, err);
+	n = cells ? cells : 1; /* without cells the first block is what no device has */
+	for (const xmlNode *d = devices ? devices->children : NULL; d && r == 0; d = d->next)
+		if (is_element(d, "memory", NULL))
+			r = add_block(f, child(child(d, "target"), "size"), &sum, &n, err);
+	if (r < 0)
+		return r;
+	if (!cells && sum < f->max_bytes) {
+		f->ram_block_bytes[0] = f->max_bytes - sum;
+		sum = f->max_bytes;
+	}
+	f->ram_blocks = sum == f->max_bytes && f->ram_block_bytes[0] && n <= DOM_RAM_BLOCKS_MAX ? n : 0;
+	return 0;
+}
+
 static int read_facts(const xmlNode *dom, struct dom_facts *f, struct memoc_err *err)
 {
-	static int (*const readers[])(const xmlNode *, struct dom_facts *,
-				      struct memoc_err *) = {read_identity, read_memory, read_vcpus, read_balloon};
+	static int (*const readers[])(const xmlNode *, struct dom_facts *, struct memoc_err *) = {
+		read_identity, read_memory, read_ram_blocks, read_vcpus, read_balloon};
 	const xmlNode *tb_cache = child(child(child(dom, "features"), "tcg"), "tb-cache");
 
 	for (size_t i = 0; i < ARRAY_SIZE(readers); i++) {

@@ -23,6 +23,8 @@ enum dom_ineligible {
 	DOM_UNMANAGED, /* policy managed="no" */
 };
 
+#define DOM_RAM_BLOCKS_MAX 64
+
 struct dom_facts {
 	char name[DOMXML_NAME_MAX];
 	char uuid[UUID_TEXT_LEN + 1];
@@ -32,9 +34,15 @@ struct dom_facts {
 	bool has_balloon;	  /* virtio memballoon present (model none or absent: false) */
 	bool free_page_reporting; /* freePageReporting='on' */
 	uint32_t stats_period_s;  /* <stats period=…>; 0 = off */
-	bool shared_memory;	  /* memfd/file backing with access shared: RAM is shmem */
-	uint64_t tb_cache_bytes;  /* <features><tcg><tb-cache>; 0 where not given */
-	bool tcg;		  /* <domain type='qemu'> */
+	/*
+	 * The pieces that QEMU's RAM is made of: each NUMA cell (or all that is no memory device), then each memory
+	 * device (DIMM). 0: not known, because their sum is not max_bytes, there are more, or the facts are the hook's.
+	 */
+	uint32_t ram_blocks;
+	uint64_t ram_block_bytes[DOM_RAM_BLOCKS_MAX];
+	bool shared_memory;	 /* memfd/file backing with access shared: RAM is shmem */
+	uint64_t tb_cache_bytes; /* <features><tcg><tb-cache>; 0 where not given */
+	bool tcg;		 /* <domain type='qemu'> */
 	enum dom_ineligible ineligible;
 	char ineligible_detail[128]; /* which device, for people */
 	struct vmpolicy policy;	     /* default where no element */

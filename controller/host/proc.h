@@ -48,6 +48,24 @@ int proc_vm_start_ticks(struct proc_vm *p, uint64_t *ret);
  */
 int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_held_bytes,
 		      uint64_t *ret_overhead_bytes, struct memoc_err *err);
+/*
+ * Where guest RAM is in QEMU's address space, by /proc/PID/maps and what the domain XML says of its memory: ascending,
+ * adjacent mappings joined. Believed only where exactly one reading of the mappings gives what the XML says: NUMA cells
+ * and DIMMs are found by their sizes, memory backing by its name as well. −ENOTUNIQ: ambiguous; −ENOENT: not found;
+ * −EAGAIN: changed while it was read; −ESRCH: ended; err says which sizes are meant. Clear *ret with guest_ram_clear.
+ * Worker.
+ */
+struct guest_ram_range {
+	uint64_t start, end;
+	bool shared; /* memfd or file: what is not mapped may still be in memory */
+};
+struct guest_ram {
+	struct guest_ram_range *list;
+	size_t n;
+	uint64_t bytes;
+};
+int proc_vm_ram_map(struct proc_vm *p, const struct dom_facts *facts, struct guest_ram *ret, struct memoc_err *err);
+void guest_ram_clear(struct guest_ram *ram); /* takes an empty one */
 /* First guess of QEMU's own memory before anything was measured: see the formula at the definition. */
 uint64_t proc_overhead_guess(const struct dom_facts *facts);
 

@@ -276,23 +276,36 @@ static uint64_t page_table_bytes(struct proc_vm *p)
 	return mul_div_u64(kib, KIB, 1);
 }
 
-int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_held_bytes,
-		      uint64_t *ret_overhead_bytes, struct memoc_err *err)
+static int scan_ram(struct proc_vm *p, const char *file, const struct dom_facts *facts, uint64_t *ret_held_bytes,
+		    uint64_t *ret_own_bytes, struct guest_ram *ret_map, struct memoc_err *err)
 {
-	int fd AUTO_CLOSE = openat(p->dir_fd, "smaps", O_RDONLY | O_CLOEXEC);
+	int fd AUTO_CLOSE = openat(p->dir_fd, file, O_RDONLY | O_CLOEXEC);
+	const struct guest_ram_wanted wanted = {facts->max_bytes, facts->ram_block_bytes, facts->ram_blocks};
 	char who[DOMXML_NAME_MAX + 32];
-	uint64_t own = 0;
 
 	snprintf(who, sizeof(who), "%s (process %d)", facts->name, (int)p->pid);
 	if (fd < 0)
-		return memoc_err_set(err, errno == ENOENT ? -ESRCH : -errno, "cannot open smaps of %s: %m", who);
-	int r = guest_ram_scan(fd, who, facts->max_bytes, ret_held_bytes, &own, err);
+		return memoc_err_set(err, errno == ENOENT ? -ESRCH : -errno, "cannot open %s of %s: %m", file, who);
+	return guest_ram_scan(fd, who, &wanted, ret_held_bytes, ret_own_bytes, ret_map, err);
+}
+
+int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t *ret_held_bytes,
+		      uint64_t *ret_overhead_bytes, struct memoc_err *err)
+{
+	uint64_t own = 0;
+	int r = scan_ram(p, "smaps", facts, ret_held_bytes, &own, NULL, err);
+
 	if (r == 0 && ret_overhead_bytes) {
 		/* KVM's second level is kernel memory of the same size again, which no file tells. */
 		uint64_t tables = page_table_bytes(p);
 		*ret_overhead_bytes = own + tables * (facts->tcg ? 1 : 2);
 	}
 	return r;
+}
+
+int proc_vm_ram_map(struct proc_vm *p, const struct dom_facts *facts, struct guest_ram *ret, struct memoc_err *err)
+{
+	return scan_ram(p, "maps", facts, NULL, NULL, ret, err);
 }
 
 /* ---- overhead ---- */

@@ -605,9 +605,57 @@ static void test_threads(void **state)
 	}
 }
 
+/* ---- blocks of RAM ---- */
+
+static void blocks_are(const char *memory_kib, const char *cpu, const char *devices, uint32_t n, const uint64_t *mib)
+{
+	char xml[4096];
+	struct dom_facts f;
+
+	snprintf(xml, sizeof(xml), HEAD "<memory unit='KiB'>%s</memory><cpu>%s</cpu><devices>%s</devices></domain>",
+		 memory_kib, cpu, devices);
+	parse_ok(xml, &f);
+	assert_int_equal(f.ram_blocks, n);
+	for (uint32_t i = 0; i < n; i++)
+		assert_int_equal(f.ram_block_bytes[i], mib[i] * MIB);
+}
+
+#define DIMM(kib) "<memory model='dimm'><target><size unit='KiB'>" kib "</size><node>0</node></target></memory>"
+
+static void test_ram_blocks(void **state)
+{
+	static const char cells[] = "<numa><cell id='0' cpus='0' memory='262144' unit='KiB'/>"
+				    "<cell id='1' cpus='1' memory='512' unit='MiB'/></numa>";
+
+	blocks_are("1048576", "", "", 1, (const uint64_t[]){1024});
+	blocks_are("1048576", "", DIMM("262144"), 2, (const uint64_t[]){768, 256});
+	blocks_are("786432", cells, "", 2, (const uint64_t[]){256, 512});
+	blocks_are("1048576", cells, DIMM("131072") DIMM("131072"), 4, (const uint64_t[]){256, 512, 128, 128});
+	/* what does not add up is not known */
+	blocks_are("1048576", cells, "", 0, NULL);
+	blocks_are("1048576", "", DIMM("2097152"), 0, NULL);
+	blocks_are("786432", "<numa><cell id='0' memory='262144'/><cell id='1'/></numa>", "", 0, NULL);
+	parse_bad(HEAD MEMORY "<cpu><numa><cell memory='many'/></numa></cpu></domain>",
+		  strlen(HEAD MEMORY "<cpu><numa><cell memory='many'/></numa></cpu></domain>"), -EINVAL, "many");
+}
+
+static void test_ram_blocks_too_many(void **state)
+{
+	char xml[16384] = HEAD "<memory unit='MiB'>100</memory><devices>";
+	struct dom_facts f;
+
+	for (unsigned i = 0; i < 80; i++)
+		strcat(xml, DIMM("1024"));
+	strcat(xml, "</devices></domain>");
+	parse_ok(xml, &f);
+	assert_int_equal(f.ram_blocks, 0);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(test_ram_blocks),
+		cmocka_unit_test(test_ram_blocks_too_many),
 		cmocka_unit_test(test_live_xml),
 		cmocka_unit_test(test_least_xml),
 		cmocka_unit_test(test_text_forms),

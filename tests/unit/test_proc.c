@@ -330,14 +330,15 @@ static void test_ram_of_this_process(void **state)
 	close(fd);
 }
 
-static int scan_text(const char *text, size_t len, uint64_t max_bytes, uint64_t *ret)
+static int scan_text(const char *text, size_t len, const struct guest_ram_wanted *wanted, uint64_t *ret,
+		     struct guest_ram *ret_map)
 {
 	struct memoc_err err = {0};
 	int fd = memfd_create("smaps", MFD_CLOEXEC), r;
 
 	assert_int_equal(write(fd, text, len), len);
 	assert_int_equal(lseek(fd, 0, SEEK_SET), 0);
-	r = guest_ram_scan(fd, "fake", max_bytes, ret, NULL, &err);
+	r = guest_ram_scan(fd, "fake", wanted, ret, NULL, ret_map, &err);
 	assert_true(r == 0 || err.text[0] != 0);
 	close(fd);
 	return r;
@@ -345,9 +346,10 @@ static int scan_text(const char *text, size_t len, uint64_t max_bytes, uint64_t 
 
 static void ram_is(const char *text, uint64_t max_mib, int code, uint64_t wanted_kib)
 {
+	const struct guest_ram_wanted wanted = {.max_bytes = max_mib * MIB};
 	uint64_t present = 99;
 
-	assert_int_equal(scan_text(text, strlen(text), max_mib * MIB, &present), code);
+	assert_int_equal(scan_text(text, strlen(text), &wanted, &present, NULL), code);
 	assert_int_equal(present, code == 0 ? wanted_kib * KIB : 99);
 }
 
@@ -415,6 +417,7 @@ static void test_ram_ambiguous(void **state)
 
 static void test_ram_hostile(void **state)
 {
+	const struct guest_ram_wanted none = {0}, wanted = {.max_bytes = 256 * MIB};
 	uint64_t present = 99;
 	char *text = malloc(2 * MIB);
 	size_t used = 0;
@@ -425,9 +428,9 @@ static void test_ram_hostile(void **state)
 	ram_is("0-0 rw-p 00000000 00:00 0\nRss: 5 kB\n", 256, -ESRCH, 0); /* no size to divide by */
 	ram_is("7f0000000000-7f0010000000 rw-p 00000000 00:00 0\nRss: 99999999999 kB\n", 256, 0, 256 * 1024);
 	ram_is("7f0000000000-7f0010000000 rw-p 00000000 00:00 0\nRss: -5 kB\n", 256, 0, 0);
-	assert_int_equal(scan_text("x", 1, 0, &present), -EINVAL);
+	assert_int_equal(scan_text("x", 1, &none, &present, NULL), -EINVAL);
 	/* A path longer than the line buffer and the read buffer; then thousands of mappings; then RAM. */
-	used += (size_t)sprintf(text + used, "7e0000000000-7e0010000000 rw-p 00000000 00:00 0 /");
+	used += (size_t)sprintf(text + used, "100-200 rw-p 00000000 00:00 0 /");
 	memset(text + used, 'p', 20000);
 	used += 20000;
 	used += (size_t)sprintf(text + used, "\nRss: 1 kB\n");
@@ -435,9 +438,116 @@ static void test_ram_hostile(void **state)
 		used += (size_t)sprintf(text + used, "%x000-%x000 rw-p 00000000 00:00 0 \nRss: 4 kB\n", 2 * i + 1,
 					2 * i + 2);
 	used += (size_t)sprintf(text + used, WHOLE("rw-p", "", "77"));
-	assert_int_equal(scan_text(text, used, 256 * MIB, &present), 0);
+	assert_int_equal(scan_text(text, used, &wanted, &present, NULL), 0);
 	assert_int_equal(present, 77 * KIB);
 	free(text);
+}
+
+/* ---- the map ---- */
+
+/* "START-END" of each range, "s" behind shared ones; or the error. */
+static void map_is(const char *text, const uint64_t *mib, size_t blocks, int code, const char *ranges)
+{
+	uint64_t bytes[DOM_RAM_BLOCKS_MAX], sum = 0;
+	struct guest_ram ram = {0};
+	char said[512] = "";
+
+	for (size_t i = 0; i < blocks; i++)
+		sum += bytes[i] = mib[i] * MIB;
+	const struct guest_ram_wanted wanted = {sum, bytes, blocks};
+	assert_int_equal(scan_text(text, strlen(text), &wanted, NULL, &ram), code);
+	for (size_t i = 0; i < ram.n; i++)
+		snprintf(said + strlen(said), sizeof(said) - strlen(said), "%s%llx-%llx%s", i ? " " : "",
+			 (unsigned long long)ram.list[i].start, (unsigned long long)ram.list[i].end,
+			 ram.list[i].shared ? "s" : "");
+	assert_string_equal(said, ranges);
+	assert_int_equal(ram.bytes, code == 0 ? sum : 0);
+	guest_ram_clear(&ram);
+}
+
+#define BLOCKS(...) (const uint64_t[]){__VA_ARGS__}, sizeof((uint64_t[]){__VA_ARGS__}) / sizeof(uint64_t)
+#define L(start, end, perms, tail) start "-" end " " perms " 00000000 00:00 0                          " tail "\n"
+#define CODE L("7e0000000000", "7e0040000000", "rwxp", "")
+#define STACK L("7e8000000000", "7e8000800000", "rw-p", "")
+#define MEMFD "/memfd:memory-backend-memfd (deleted)"
+
+static void test_map_one_block(void **state)
+{
+	map_is(CODE STACK L("7f0000000000", "7f0010000000", "rw-p", ""), BLOCKS(256), 0, "7f0000000000-7f0010000000");
+	map_is(CODE L("7f0000000000", "7f0010000000", "rw-s", MEMFD), BLOCKS(256), 0, "7f0000000000-7f0010000000s");
+	map_is(L("7f0000000000", "7f0010000000", "rw-p", "/anon_hugepage (deleted)"), BLOCKS(256), 0,
+	       "7f0000000000-7f0010000000");
+	map_is(L("7f0000000000", "7f0010000000", "rw-s", "/dev/hugepages/libvirt/qemu/1-web1/pc.ram (deleted)"),
+	       BLOCKS(256), 0, "7f0000000000-7f0010000000s");
+	/* split by madvise: the ranges are one */
+	map_is(L("7f0000000000", "7f0004000000", "rw-p", "") L("7f0004000000", "7f0010000000", "rw-p", ""), BLOCKS(256),
+	       0, "7f0000000000-7f0010000000");
+	map_is(L("7f0000000000", "7f0010000000", "rw-p", "") L("7f0020000000", "7f0030000000", "rw-p", ""), BLOCKS(256),
+	       -ENOTUNIQ, "");
+	map_is(STACK, BLOCKS(256), -ENOENT, "");
+}
+
+static void test_map_numa_and_dimms(void **state)
+{
+	/* two cells of different size and a DIMM, told apart by their sizes from a stack and the code buffer */
+	static const char three[] = CODE STACK L("7f0000000000", "7f000c000000", "rw-p", "")
+		L("7f0010000000", "7f0014000000", "rw-p", "") L("7f0020000000", "7f0028000000", "rw-s", MEMFD);
+	map_is(three, BLOCKS(64, 192, 128), 0,
+	       "7f0000000000-7f000c000000 7f0010000000-7f0014000000 7f0020000000-7f0028000000s");
+	map_is(three, BLOCKS(64, 192, 128, 128), -ENOENT, "");
+	map_is(three, BLOCKS(64, 192), 0, "7f0000000000-7f000c000000 7f0010000000-7f0014000000");
+	/* two cells alike, one mapping too many of that size */
+	map_is(L("7f0000000000", "7f0004000000", "rw-p", "") L("7f0010000000", "7f0014000000", "rw-p", ""),
+	       BLOCKS(64, 64), 0, "7f0000000000-7f0004000000 7f0010000000-7f0014000000");
+	map_is(L("7f0000000000", "7f0004000000", "rw-p", "") L("7f0010000000", "7f0014000000", "rw-p", "")
+		       L("7f0020000000", "7f0024000000", "rw-p", ""),
+	       BLOCKS(64, 64), -ENOTUNIQ, "");
+	/* names decide where sizes do not */
+	map_is(L("7f0000000000", "7f0004000000", "rw-s", MEMFD) L("7f0010000000", "7f0014000000", "rw-s", MEMFD)
+		       L("7f0020000000", "7f0024000000", "rw-p", ""),
+	       BLOCKS(64, 64), 0, "7f0000000000-7f0004000000s 7f0010000000-7f0014000000s");
+	/* old machine types: one mapping for all cells */
+	map_is(L("7f0000000000", "7f0010000000", "rw-p", ""), BLOCKS(64, 192), 0, "7f0000000000-7f0010000000");
+}
+
+static void test_map_changing(void **state)
+{
+	map_is(L("7f0000000000", "7f0010000000", "rw-p", "") L("7f0008000000", "7f0020000000", "rw-p", ""), BLOCKS(256),
+	       -EAGAIN, "");
+	map_is("", BLOCKS(256), -ESRCH, "");
+}
+
+static void test_map_of_this_process(void **state)
+{
+	struct memoc_err err = {0};
+	struct proc_vm *p = NULL;
+	struct guest_ram ram = {0};
+	struct dom_facts f = {
+		.name = "self", .max_bytes = 96 * MIB, .ram_blocks = 2, .ram_block_bytes = {77 * MIB, 19 * MIB}};
+	int fd = memfd_create("memory-backend-memfd", MFD_CLOEXEC);
+	char *anon = map(77 * MIB, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1), *shared;
+
+	assert_int_equal(ftruncate(fd, 19 * (off_t)MIB), 0);
+	shared = map(19 * MIB, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd);
+	assert_int_equal(proc_vm_open(getpid(), &p, &err), 0);
+	assert_int_equal(proc_vm_ram_map(p, &f, &ram, &err), 0);
+	assert_int_equal(ram.n, 2);
+	assert_int_equal(ram.bytes, 96 * MIB);
+	for (size_t i = 0; i < 2; i++) {
+		char *wanted = ram.list[i].shared ? shared : anon;
+
+		assert_true(ram.list[i].start == (uintptr_t)wanted);
+		assert_int_equal(ram.list[i].end - ram.list[i].start, (wanted == shared ? 19 : 77) * MIB);
+	}
+	guest_ram_clear(&ram);
+	f.ram_block_bytes[1] = 18 * MIB;
+	f.max_bytes = 95 * MIB;
+	assert_int_equal(proc_vm_ram_map(p, &f, &ram, &err), -ENOENT);
+	assert_non_null(strstr(err.text, "self"));
+	proc_vm_close(p);
+	unmap(shared, 19 * MIB);
+	unmap(anon, 77 * MIB);
+	close(fd);
 }
 
 static void test_overhead_guess(void **state)
@@ -470,6 +580,10 @@ int main(void)
 		cmocka_unit_test(test_ram_blocks),
 		cmocka_unit_test(test_ram_ambiguous),
 		cmocka_unit_test(test_ram_hostile),
+		cmocka_unit_test(test_map_one_block),
+		cmocka_unit_test(test_map_numa_and_dimms),
+		cmocka_unit_test(test_map_changing),
+		cmocka_unit_test(test_map_of_this_process),
 		cmocka_unit_test(test_overhead_guess),
 	};
 
