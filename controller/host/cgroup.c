@@ -303,3 +303,36 @@ int cgroup_vm_set_limit(struct cgroup_vm *g, uint64_t bytes, enum cgroup_method 
 		r = memoc_err_set(err, got, "cannot read back the limit of cgroup %s: %s", g->path, strerror(-got));
 	return r;
 }
+
+/* Down and up again. What a limit of before could not be put back to is worse than what reclaim came to. */
+static int reclaim_by_limit(struct cgroup_vm *g, uint64_t bytes, uint64_t max_ms, struct memoc_err *err)
+{
+	struct memoc_err ignored;
+	uint64_t limit, now;
+	int r = g->ops->limit(g, &limit), back;
+
+	if (r < 0)
+		return memoc_err_set(err, r, "cannot read the limit of cgroup %s: %s", g->path, strerror(-r));
+	if (limit <= bytes) /* it is under that already: nothing to take */
+		return 0;
+	r = cgroup_vm_set_limit(g, bytes, CGROUP_METHOD_LIMIT, max_ms, &now, err);
+	back = cgroup_vm_set_limit(g, limit, CGROUP_METHOD_LIMIT, max_ms, &now, &ignored);
+	return back < 0 ? memoc_err_set(err, back, "%s", ignored.text) : r;
+}
+
+int cgroup_vm_reclaim(struct cgroup_vm *g, uint64_t bytes, uint64_t max_ms, uint64_t *ret_bytes, struct memoc_err *err)
+{
+	uint64_t before, after, wanted;
+	int r = kernfile_read_number(g->usage_fd, &before);
+
+	if (r < 0)
+		return memoc_err_set(err, r, "cgroup %s is gone: %s", g->path, strerror(-r));
+	wanted = max_u64(sub_sat_u64(before, bytes), CGROUP_PAGE_BYTES);
+	r = g->ops->reclaim_to ? g->ops->reclaim_to(g, wanted, max_ms) : -EOPNOTSUPP;
+	if (r == -EOPNOTSUPP)
+		r = reclaim_by_limit(g, wanted, max_ms, err);
+	else if (r < 0)
+		memoc_err_set(err, r, "cgroup %s: %s", g->path, strerror(-r));
+	*ret_bytes = kernfile_read_number(g->usage_fd, &after) == 0 ? sub_sat_u64(before, after) : 0;
+	return r;
+}

@@ -43,5 +43,10 @@ int cgroup_vm_usage(struct cgroup_vm *g, uint64_t *ret_bytes);
  */
 int cgroup_vm_set_limit(struct cgroup_vm *g, uint64_t bytes, enum cgroup_method method, uint64_t max_ms,
 			uint64_t *ret_bytes, struct memoc_err *err);
+/*
+ * Reclaims about so many bytes, once, and leaves the limit as it was: memory.reclaim, or (v1, and v2 before 5.19) a
+ * limit that is lowered and put back. *ret_bytes: by how much usage went down, also on error. A writer, as above.
+ */
+int cgroup_vm_reclaim(struct cgroup_vm *g, uint64_t bytes, uint64_t max_ms, uint64_t *ret_bytes, struct memoc_err *err);
 
 #endif

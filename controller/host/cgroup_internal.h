@@ -23,6 +23,8 @@ struct cgroup_ops {
 	int (*read)(struct cgroup_vm *g, struct vm_host_sample *ret);
 	int (*set_limit)(struct cgroup_vm *g, uint64_t bytes, enum cgroup_method method, uint64_t max_ms,
 			 struct memoc_err *err);
+	/* Until usage is under it, without a limit; NULL, or −EOPNOTSUPP where the kernel cannot. */
+	int (*reclaim_to)(struct cgroup_vm *g, uint64_t bytes, uint64_t max_ms);
 	int (*limit)(struct cgroup_vm *g, uint64_t *ret_bytes); /* in force; LIMIT_NONE where open */
 };
 

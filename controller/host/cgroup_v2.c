@@ -194,9 +194,15 @@ static int v2_set_limit(struct cgroup_vm *g, uint64_t bytes, enum cgroup_method 
 	return lower_by_reclaim(g, bytes, high, max_ms, err);
 }
 
+static int v2_reclaim_to(struct cgroup_vm *g, uint64_t bytes, uint64_t max_ms)
+{
+	return g->reclaim_fd < 0 ? -EOPNOTSUPP : reclaim_to(g, bytes, add_sat_u64(now_ms(), max_ms));
+}
+
 const struct cgroup_ops cgroup_v2_ops = {
 	.open = v2_open,
 	.read = v2_read,
 	.set_limit = v2_set_limit,
+	.reclaim_to = v2_reclaim_to,
 	.limit = v2_limit,
 };

@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Idle page tracking, guest sampler: pages of guest RAM are picked at random, the frames behind them marked idle, and
+ * after the window the frames that are behind them then are asked. Documentation/admin-guide/mm/idle_page_tracking.rst.
+ *
+ * What a page counts for at the end:
+ *   absent                       not in the working set: never touched, given back, swapped out
+ *   present, absent at the begin in the working set: it was touched, that is how it came
+ *   frame tracked, bit set       idle
+ *   frame tracked, bit cleared   in the working set. A page that was moved takes its bit along (folio_migrate_flags), a
+ *                                huge page that is split leaves it to its parts; a page that came anew has none
+ *   on no LRU list, then or now  unknown: not counted in the sample
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "controller/wss/frames.h"
+
+#define BITMAP "/sys/kernel/mm/page_idle/bitmap"
+#define KPAGEFLAGS "/proc/kpageflags"
+
+struct idle {
+	int bitmap, kpageflags;
+};
+
+struct idle_sample {
+	int pagemap; /* of the process that it was opened for, whoever has its number now */
+	size_t n;
+	uint64_t *page;
+	struct frame *frames;
+};
+
+static int probe(const char *root, struct memoc_err *why)
+{
+	int bitmap AUTO_CLOSE = wss_open_file(root, BITMAP, O_RDWR), flags AUTO_CLOSE = -1;
+
+	if (bitmap == -ENOENT)
+		return memoc_err_set(why, -ENOENT,
+				     "no idle page tracking: use a kernel with CONFIG_IDLE_PAGE_TRACKING");
+	if (bitmap < 0)
+		return memoc_err_set(why, bitmap, "%s cannot be opened: %s", BITMAP, strerror(-bitmap));
+	flags = wss_open_file(root, KPAGEFLAGS, O_RDONLY);
+	if (flags < 0)
+		return memoc_err_set(why, flags, "%s cannot be opened: %s", KPAGEFLAGS, strerror(-flags));
+	return 0;
+}
+
+static void close_idle(struct wss *w)
+{
+	struct idle *idle = w->own;
+
+	if (idle->bitmap >= 0)
+		close(idle->bitmap);
+	if (idle->kpageflags >= 0)
+		close(idle->kpageflags);
+	free(idle);
+}
+
+static int open_idle(struct wss *w, struct memoc_err *err)
+{
+	struct idle *idle = malloc(sizeof(*idle));
+
+	if (!idle)
+		return memoc_err_set(err, -ENOMEM, "out of memory");
+	idle->bitmap = wss_open_file(w->root, BITMAP, O_RDWR);
+	idle->kpageflags = wss_open_file(w->root, KPAGEFLAGS, O_RDONLY);
+	w->own = idle;
+	if (idle->bitmap >= 0 && idle->kpageflags >= 0)
+		return 0;
+	close_idle(w);
+	return memoc_err_set(err, -EIO, "%s and %s cannot be opened any more", BITMAP, KPAGEFLAGS);
+}
+
+static void clear(struct wss_sample *s)
+{
+	struct idle_sample *i = s->own;
+
+	if (i->pagemap >= 0)
+		close(i->pagemap);
+	free(i->page);
+	free(i->frames);
+	free(i);
+}
+
+/* Marks the heads of all tracked frames. */
+static int mark(const struct idle *idle, const struct idle_sample *i, struct memoc_err *err)
+{
+	uint32_t *order AUTO_FREE = NULL;
+	ssize_t n = frames_order(i->frames, i->n, &order);
+	uint64_t *bit AUTO_FREE = n < 0 ? NULL : malloc(((size_t)n + 1) * sizeof(*bit));
+	int r;
+
+	if (!bit)
+		return memoc_err_set(err, -ENOMEM, "out of memory");
+	for (ssize_t k = 0; k < n; k++)
+		bit[k] = i->frames[order[k]].head;
+	r = wss_set_bits(idle->bitmap, bit, (size_t)n);
+	return r < 0 ? memoc_err_set(err, r, "pages cannot be marked idle: %s", strerror(-r)) : 0;
+}
+
+static int no_hugetlb(const struct idle_sample *i, struct memoc_err *err)
+{
+	for (size_t k = 0; k < i->n; k++)
+		if (i->frames[k].kind == FRAME_HUGETLB)
+			return memoc_err_set(err, -EOPNOTSUPP,
+					     "its memory is reserved huge pages, which the kernel does not track");
+	return 0;
+}
+
+static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s, struct memoc_err *err)
+{
+	const struct idle *idle = w->own;
+	struct idle_sample *i = calloc(1, sizeof(*i));
+	char path[64];
+	int r;
+
+	if (!i)
+		return memoc_err_set(err, -ENOMEM, "out of memory");
+	s->own = i;
+	snprintf(path, sizeof(path), "/proc/%d/pagemap", (int)t->pid);
+	i->pagemap = wss_open_file(w->root, path, O_RDONLY);
+	if (i->pagemap < 0)
+		return memoc_err_set(err, i->pagemap == -ENOENT ? -ESRCH : i->pagemap, "%s cannot be opened: %s", path,
+				     strerror(-i->pagemap));
+	i->page = malloc(((size_t)t->pages + 1) * sizeof(*i->page));
+	i->frames = malloc(((size_t)t->pages + 1) * sizeof(*i->frames));
+	if (!i->page || !i->frames)
+		return memoc_err_set(err, -ENOMEM, "out of memory");
+	i->n = wss_pick_pages(&s->ram, t->pages, &s->seed, i->page);
+	const struct frame_files files = {i->pagemap, idle->kpageflags};
+	r = frames_look(&files, i->page, i->n, NULL, i->frames, err);
+	if (r == 0)
+		r = no_hugetlb(i, err);
+	if (r == 0 && wss_cancelled(s))
+		r = memoc_err_set(err, -ECANCELED, "cancelled");
+	return r < 0 ? r : mark(idle, i, err);
+}
+
+struct count {
+	uint64_t accessed, known;
+};
+
+/* Bits of the tracked frames, in the order of their heads; the rest by what became of them. */
+static int count(const struct idle *idle, const struct idle_sample *i, const struct frame *now, struct count *ret)
+{
+	uint32_t *order AUTO_FREE = NULL;
+	ssize_t n = frames_order(now, i->n, &order);
+	uint64_t *index AUTO_FREE = n < 0 ? NULL : malloc(((size_t)n + 1) * 2 * sizeof(*index));
+	int r;
+
+	if (!index)
+		return -ENOMEM;
+	uint64_t *words = index + n;
+	for (ssize_t k = 0; k < n; k++)
+		index[k] = now[order[k]].head / 64;
+	r = wss_read_words(idle->bitmap, index, (size_t)n, words);
+	if (r < 0)
+		return r;
+	*ret = (struct count){0};
+	for (ssize_t k = 0; k < n; k++) {
+		bool idle_still = words[k] >> now[order[k]].head % 64 & 1;
+		bool marked = i->frames[order[k]].kind != FRAME_UNTRACKED;
+
+		ret->known += marked;
+		ret->accessed += marked && !idle_still;
+	}
+	for (size_t k = 0; k < i->n; k++) {
+		bool came = now[k].kind == FRAME_UNTRACKED && i->frames[k].kind == FRAME_ABSENT;
+
+		ret->known += now[k].kind == FRAME_ABSENT || came;
+		ret->accessed += came;
+	}
+	return 0;
+}
+
+static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err)
+{
+	const struct idle *idle = s->wss->own;
+	const struct idle_sample *i = s->own;
+	const struct frame_files files = {i->pagemap, idle->kpageflags};
+	struct frame *now AUTO_FREE = malloc((i->n + 1) * sizeof(*now));
+	struct count c;
+	int r;
+
+	if (!now)
+		return memoc_err_set(err, -ENOMEM, "out of memory");
+	r = frames_look(&files, i->page, i->n, i->frames, now, err);
+	if (r < 0)
+		return r;
+	r = count(idle, i, now, &c);
+	if (r < 0)
+		return memoc_err_set(err, r, "idle pages cannot be read: %s", strerror(-r));
+	/* Where much is unknown it may be of a kind, and the rest no fair sample. */
+	if (c.known < i->n - i->n / 4 || c.known == 0)
+		return memoc_err_set(err, -EAGAIN, "of %zu pages %llu were in no state to be judged", i->n,
+				     (unsigned long long)(i->n - c.known));
+	double share = (double)c.accessed / (double)c.known;
+	ret->wss_bytes = (uint64_t)(share * (double)s->ram.bytes + 0.5);
+	ret->error_bytes =
+		(uint64_t)(wss_error_share(c.accessed, c.known, s->ram.bytes / WSS_PAGE_BYTES) * (double)s->ram.bytes +
+			   0.5);
+	ret->pages = c.known;
+	return 0;
+}
+
+const struct wss_ops wss_idle = {.kind = WSS_IDLE,
+				 .collect_after = 1,
+				 .probe = probe,
+				 .open = open_idle,
+				 .close = close_idle,
+				 .begin = begin,
+				 .end = end,
+				 .clear = clear};

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * For kernels that have nothing else: a little of what the VM has in memory is reclaimed, coldest first by the kernel's
+ * own LRU, and after the window is counted how much of it came back (workingset_refault_anon). As long as nothing comes
+ * back the working set is smaller than what is left, by how much is not known: no reading. Where much comes back the
+ * edge is found: what is in memory then is in use. Steps are small, grow while nothing comes back and fall to the least
+ * at the edge, as senpai does it (facebookincubator/senpai).
+ *
+ * It changes what it measures: what was reclaimed is in swap afterwards. Counts what is charged to the cgroup, so
+ * QEMU's own memory in use too.
+ */
+#include <errno.h>
+#include <string.h>
+
+#include "controller/host/cgroup.h"
+#include "controller/host/kernfile.h"
+#include "controller/wss/backend.h"
+
+#define STEP_LEAST_BYTES MIB
+#define STEP_MOST_BYTES (64 * MIB)
+#define STEP_SHARE_LEAST 100 /* a hundredth of what is in memory */
+#define STEP_SHARE_MOST 25
+#define RECLAIM_MS 500
+/* Of what was taken, this part back within the window is the edge; under this part nothing worth mentioning came. */
+#define EDGE 0.5
+#define CALM 0.1
+struct refault_sample {
+	struct cgroup_vm *cgroup;
+	struct wss_memory *memory, forgotten;
+	struct vm_host_sample before;
+	uint64_t taken_bytes;
+};
+
+static int probe(const char *root, struct memoc_err *why)
+{
+	char text[8192];
+	uint64_t total = 0;
+	ssize_t n = wss_read_text(root, "/proc/meminfo", text, sizeof(text));
+
+	if (n < 0)
+		return memoc_err_set(why, (int)n, "/proc/meminfo cannot be read: %s", strerror((int)-n));
+	if (kernfile_field(text, "SwapTotal:", &total) < 0 || total == 0)
+		return memoc_err_set(why, -EOPNOTSUPP, "the host has no swap, so nothing can be reclaimed from a VM");
+	return 0;
+}
+
+static void clear(struct wss_sample *s)
+{
+	free(s->own);
+}
+
+static uint64_t step_of(const struct wss_memory *m, uint64_t resident)
+{
+	uint64_t least = max_u64(resident / STEP_SHARE_LEAST, STEP_LEAST_BYTES);
+	uint64_t most = max_u64(min_u64(resident / STEP_SHARE_MOST, STEP_MOST_BYTES), least);
+
+	return clamp_u64(m->step_bytes, least, most);
+}
+
+static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s, struct memoc_err *err)
+{
+	struct refault_sample *own;
+	int r;
+
+	if (!t->cgroup)
+		return memoc_err_set(err, -ENXIO, "its memory cgroup is not known");
+	own = s->own = calloc(1, sizeof(*own));
+	if (!own)
+		return memoc_err_set(err, -ENOMEM, "out of memory");
+	own->cgroup = t->cgroup;
+	own->memory = t->memory ? t->memory : &own->forgotten;
+	r = cgroup_vm_read(own->cgroup, &own->before);
+	if (r < 0 || !own->before.has_memory)
+		return memoc_err_set(err, r < 0 ? r : -EAGAIN, "its cgroup cannot be read");
+	if (!own->before.has_refaults)
+		return memoc_err_set(err, -EOPNOTSUPP,
+				     "this kernel does not count what comes back (workingset_refault_anon, Linux 5.9)");
+	own->memory->step_bytes = step_of(own->memory, own->before.resident_bytes);
+	r = cgroup_vm_reclaim(own->cgroup, own->memory->step_bytes, RECLAIM_MS, &own->taken_bytes, err);
+	/* Not all of it is no failure: nothing cold is left, which is what is to be found. */
+	return r < 0 && r != -EAGAIN && r != -EBUSY ? r : 0;
+}
+
+static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err)
+{
+	struct refault_sample *own = s->own;
+	struct wss_memory *m = own->memory;
+	struct vm_host_sample now = {0};
+	int r = cgroup_vm_read(own->cgroup, &now);
+
+	if (r < 0 || !now.has_refaults || now.refaults < own->before.refaults)
+		return memoc_err_set(err, r < 0 ? r : -EAGAIN, "its cgroup cannot be read");
+	uint64_t back = (now.refaults - own->before.refaults) * WSS_PAGE_BYTES;
+	double part = own->taken_bytes ? (double)back / (double)own->taken_bytes : 1;
+	bool less = own->taken_bytes < m->step_bytes / 4; /* reclaim found hardly anything: all is young */
+	uint64_t step = m->step_bytes;
+
+	m->step_bytes = part < CALM && !less ? step * 2 : part >= EDGE || less ? 0 : step;
+	if (part < EDGE && !less)
+		return memoc_err_set(err, -EAGAIN,
+				     "at most %llu MiB: of %llu MiB reclaimed %.0f %% came back, no edge is found yet",
+				     (unsigned long long)(now.resident_bytes / MIB),
+				     (unsigned long long)(own->taken_bytes / MIB), part * 100);
+	ret->wss_bytes = min_u64(now.resident_bytes, s->ram.bytes);
+	ret->error_bytes = max_u64(step, now.resident_bytes / 20);
+	return 0;
+}
+
+const struct wss_ops wss_refault = {
+	.kind = WSS_REFAULT, .collect_after = 1, .probe = probe, .begin = begin, .end = end, .clear = clear};
