@@ -570,7 +570,7 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 	vm->limit_bytes = LIMIT_NONE;
 	vm->retry_at_ms = vm->op_ms = vm->grow_ms = vm->shrink_ms = vm->estimate_ms = vm->inhibit_suspect_ms = NEVER_MS;
 	vm->faulting_ms = NEVER_MS;
-	vm->limit_drift_ms = vm->used_ms = vm->growth_from_ms = vm->usable_ms = NEVER_MS;
+	vm->limit_drift_ms = vm->used_ms = vm->growth_from_ms = vm->usable_ms = vm->wss_ms = NEVER_MS;
 	vm->deadline_ms = c->now_ms + c->config.grace_ms;
 	if (vm->state == VM_MIGRATING_IN)
 		vm->deadline_ms = NEVER_MS;
@@ -685,6 +685,13 @@ static bool take_residency(struct vm *vm, const struct event *ev, struct vm_ctx 
 	return cannot_wait(vm);
 }
 
+static bool take_wss(struct vm *vm, const struct event *ev, struct vm_ctx *x)
+{
+	vm_take_wss(vm, x, &ev->wss);
+	vm_estimate(vm, x);
+	return cannot_wait(vm);
+}
+
 /* A VM that is adopted is as small as its limit: the books need not wait for the tick to know. */
 static void learn_limit(struct vm *vm)
 {
@@ -724,6 +731,8 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 		return false;
 	case EVENT_VM_RESIDENCY:
 		return take_residency(vm, ev, x);
+	case EVENT_VM_WSS:
+		return take_wss(vm, ev, x);
 	case EVENT_VM_BALLOON:
 		vm_balloon_moved(vm, x, ev->bytes);
 		return false;

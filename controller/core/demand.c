@@ -26,6 +26,7 @@ void vm_forget_signals(struct vm *vm)
 	vm->usable_ms = NEVER_MS;
 	vm->rank = 0;
 	vm->double_swap_signs = 0;
+	vm->wss_overclaims = vm->wss_underclaims = false;
 }
 
 /*
@@ -396,6 +397,14 @@ static void estimate_demand(struct vm *vm, struct vm_ctx *x)
 	if (guest_account(vm, x, &used)) {
 		vm->demand_confidence = 0.9;
 		vm->booted = true;
+		if (vm->wss_underclaims && vm_wss_known(vm, x->now_ms))
+			used = max_u64(used, vm_wss_bytes(vm));
+		remember_use(vm, used, x->now_ms);
+	} else if (vm_wss_known(vm, x->now_ms)) { /* it says nothing: what it touches tells */
+		used = add_sat_u64(vm_wss_bytes(vm), vm->wss.error_bytes);
+		vm->demand_confidence = 0.7;
+		vm->booted = true;
+		decay_ms = STALE_DECAY_MS;
 		remember_use(vm, used, x->now_ms);
 	} else {
 		/* All that is known is what is resident. Half of it is assumed to be in use until faults say otherwise.
@@ -603,6 +612,7 @@ static void estimate_need(struct vm *vm, struct vm_ctx *x)
 			vm->needy = true;
 			vm->needy_since_ms = x->now_ms;
 			vm->needy_rounds = 0;
+			vm_wss_new_claim(vm);
 			record(x, vm, RECORD_NEEDY, vm_size_bytes(vm), 0, "%s", vm->needy_why);
 			if (!x->config->policy->own_bounds)
 				vm_signal(vm, SIG_NEEDY, x);
@@ -612,6 +622,7 @@ static void estimate_need(struct vm *vm, struct vm_ctx *x)
 		vm->needy = vm->insatiable = false;
 		vm->rank = 0;
 		vm->need_score = 0;
+		vm_wss_new_claim(vm);
 		record(x, vm, RECORD_NEEDY_OVER, vm_size_bytes(vm), 0, "after %.1f s",
 		       (double)(x->now_ms - vm->needy_since_ms) / 1000);
 	}

@@ -23,6 +23,7 @@ enum event_type {
 	EVENT_VM_STATS,		 /* .stats: guest statistics read, new or not */
 	EVENT_VM_SAMPLE,	 /* .sample: cgroup and process read */
 	EVENT_VM_RESIDENCY,	 /* .sample, its memory only: read between two samples, see core_watch_residency() */
+	EVENT_VM_WSS,		 /* .wss: a window of its working set ended, or could not be measured */
 	EVENT_VM_BALLOON,	 /* .bytes: BALLOON_CHANGE event */
 	EVENT_VM_RESULT,	 /* .result: what became of an effect */
 	EVENT_VM_QUARANTINE,	 /* .flag: a libvirt call does not come back (true) / came back (false) */
@@ -56,6 +57,7 @@ struct event {
 		struct vm_facts facts;
 		struct guest_stats stats;
 		struct vm_host_sample sample;
+		struct wss_reading wss;
 		uint64_t bytes;
 		bool flag;
 		struct {

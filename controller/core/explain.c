@@ -63,6 +63,25 @@ static void explain_host_signs(struct terms *t, const struct vm *vm, const struc
 		term(t, "stall", false, 0, "unknown: no memory.pressure of its cgroup (v1 has none)");
 }
 
+static void explain_wss(struct terms *t, const struct vm *vm, uint64_t now_ms)
+{
+	const struct wss_reading *r = &vm->wss;
+	bool known = vm_wss_known(vm, now_ms);
+	if (vm->wss_ms == NEVER_MS)
+		term(t, "wss", false, 0, "unknown: not measured yet");
+	else if (!known)
+		term(t, "wss", false, 0, "unknown: %s", r->known ? "the last reading is too old" : r->why);
+	else
+		term(t, "wss", true, vm_wss_bytes(vm), "touched, ± %llu MiB, by %s, %.0f s old%s%s",
+		     (unsigned long long)(r->error_bytes / MIB), wss_backend_name(r->backend),
+		     seconds_since(now_ms, vm->wss_average.ms),
+		     r->known ? "" : "; since then: ", r->known ? "" : r->why);
+	if (vm->wss_overclaims)
+		term(t, "claim", true, vm_size_bytes(vm), "it says it is in need, and touches less than half of this");
+	else if (known && vm->wss_underclaims)
+		term(t, "claim", true, vm->used_bytes, "what it says it uses; it touches more, which counts");
+}
+
 size_t core_explain(const struct core *c, const struct vm *vm, uint64_t now_ms,
 		    struct explain_term ret[EXPLAIN_TERMS_MAX])
 {
@@ -91,6 +110,7 @@ size_t core_explain(const struct core *c, const struct vm *vm, uint64_t now_ms,
 		term(&t, "usable", false, 0,
 		     vm->stats_advances ? "unknown: the guest's statistics are too old"
 					: "unknown: the guest sends no statistics");
+	explain_wss(&t, vm, now_ms);
 	term(&t, "demand", true, vm->demand_bytes, "best estimate of what it uses (confidence %.0f %%)",
 	     vm->demand_confidence * 100);
 	term(&t, "headroom", true, vm->headroom_bytes,

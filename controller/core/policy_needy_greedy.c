@@ -19,7 +19,7 @@ uint64_t vm_fair_share_bytes(const struct vm *vm, const struct books *b)
 
 bool vm_doubted(const struct vm *vm, const struct books *b)
 {
-	return vm->needy && vm->insatiable && vm_size_bytes(vm) > vm_fair_share_bytes(vm, b);
+	return vm->needy && (vm->insatiable || vm->wss_overclaims) && vm_size_bytes(vm) > vm_fair_share_bytes(vm, b);
 }
 
 static int by_need(const void *a, const void *b)

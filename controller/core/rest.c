@@ -22,7 +22,8 @@ uint64_t vm_rest_until_ms(const struct vm *vm, const struct vm_ctx *x)
 	if (!settled(vm) || !seen_since(vm) || x->now_ms < vm->host_floor_until_ms ||
 	    x->now_ms < vm->double_swap_until_ms || !vm_stats_fresh(vm, x->config, x->now_ms))
 		return 0;
-	return vm->deadline_ms;
+	/* What it touched raises its demand for as long as that is believed. */
+	return vm->wss_underclaims ? min_u64(vm->deadline_ms, vm_wss_until_ms(vm)) : vm->deadline_ms;
 }
 
 bool vm_falls(const struct vm *vm, uint64_t now_ms)

@@ -7,6 +7,7 @@
 #define MEMOC_CORE_VM_H
 
 #include "controller/core/effect.h"
+#include "controller/core/wss.h"
 
 #define NEVER_MS UINT64_MAX
 
@@ -143,6 +144,13 @@ struct vm {
 	uint64_t present_ms;	   /* last look */
 	uint64_t surge_bytes;
 	uint64_t surge_sign_ms; /* when that alone last made it needy */
+
+	/* --- working set, see vm_wss.c --- */
+	struct wss_reading wss; /* the last one */
+	uint64_t wss_ms;	/* when it came; NEVER_MS = none since the guest (re)started */
+	uint64_t wss_from_ms;	/* windows that began before say nothing: another guest, or it was paused */
+	struct wss_average wss_average;
+	bool wss_overclaims, wss_underclaims; /* it says it uses more, or less, than it touches */
 
 	/* --- estimates, see demand.c --- */
 	uint64_t demand_bytes;
@@ -330,6 +338,18 @@ void resize_watch_balloon(struct vm *vm, struct vm_ctx *x, bool growing,
 			  bool retry); /* judged from now on, where it is worth it */
 uint64_t resize_open_limit_for(const struct vm *vm, const struct vm_ctx *x, uint64_t size_bytes);
 void resize_stalled(struct vm *vm, struct vm_ctx *x, bool growing);
+
+/* ---- working set (vm_wss.c) ---- */
+/* A reading came: averages, and what it says of the guest's own word. */
+void vm_take_wss(struct vm *vm, const struct vm_ctx *x, const struct wss_reading *r);
+/* What was read is of another time: after a reboot or resume. */
+void vm_forget_wss(struct vm *vm, uint64_t now_ms);
+/* It became needy, or is not any more: what is claimed is another thing now. */
+void vm_wss_new_claim(struct vm *vm);
+/* Is there an estimate that is still believed? Until vm_wss_until_ms(). */
+bool vm_wss_known(const struct vm *vm, uint64_t now_ms);
+uint64_t vm_wss_until_ms(const struct vm *vm); /* NEVER_MS: nothing is known that could become old */
+uint64_t vm_wss_bytes(const struct vm *vm);    /* the average; at most its maximum */
 
 /* ---- estimators (demand.c) ---- */
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s);

@@ -149,11 +149,12 @@ static enum vm_signal give_up(struct vm *vm, struct vm_ctx *x)
 	return settle(vm, x);
 }
 
-static void distrust(struct vm *vm)
+static void distrust(struct vm *vm, uint64_t now_ms)
 {
 	vm->actual_trusted = false;
 	vm->actual_stale = true;
 	vm_forget_signals(vm);
+	vm_forget_wss(vm, now_ms);
 	vm->demand_bytes = 0;
 	vm->origin = ORIGIN_START;
 	if (vm->health == BALLOON_INHIBITED)
@@ -162,7 +163,7 @@ static void distrust(struct vm *vm)
 
 static enum vm_signal reboot(struct vm *vm, struct vm_ctx *x)
 {
-	distrust(vm);
+	distrust(vm, x->now_ms);
 	record(x, vm, RECORD_REBOOTED, vm->target_bytes, vm->facts.max_bytes,
 	       "guest reset: its balloon is empty again");
 	open_all(vm, x, true, "guest rebooted: it has all its memory until its statistics are believable again");
@@ -171,14 +172,14 @@ static enum vm_signal reboot(struct vm *vm, struct vm_ctx *x)
 
 static enum vm_signal note_reboot(struct vm *vm, struct vm_ctx *x)
 {
-	distrust(vm);
+	distrust(vm, x->now_ms);
 	return 0;
 }
 
 /* It will boot when it is resumed, and needs room for that. */
 static enum vm_signal reboot_paused(struct vm *vm, struct vm_ctx *x)
 {
-	distrust(vm);
+	distrust(vm, x->now_ms);
 	vm->booted = false;
 	open_all(vm, x, true, "guest rebooted while paused");
 	return 0;
@@ -201,6 +202,7 @@ static enum vm_signal freeze(struct vm *vm, struct vm_ctx *x)
 static enum vm_signal resume(struct vm *vm, struct vm_ctx *x)
 {
 	vm_forget_signals(vm);
+	vm->wss_from_ms = x->now_ms; /* a window that it stood still in says nothing */
 	vm->target_bytes = vm_size_bytes(vm);
 	uint64_t blind_ms = vm->booted ? min_u64(BLIND_MS, x->config->grace_ms) : x->config->grace_ms;
 	vm->blind_until_ms = x->now_ms + blind_ms;

@@ -150,6 +150,7 @@ int get_snapshot(struct reading *r, struct core **ret)
 /* ---- events ---- */
 
 static const struct core_config no_config;
+static const struct wss_reading no_wss;
 static const struct vm_facts no_facts;
 static const struct event no_event;
 
@@ -205,6 +206,9 @@ void put_event(struct bytes *b, struct bases *bases, const struct event *ev)
 	case EVENT_VM_RESIDENCY:
 		put_reading(b, bases, ev);
 		break;
+	case EVENT_VM_WSS:
+		put_fields(b, &layout_wss, &no_wss, &ev->wss);
+		break;
 	case EVENT_VM_BALLOON:
 	case EVENT_VM_PIN:
 		put_number(b, ev->bytes);
@@ -243,6 +247,9 @@ static void get_content(struct reading *r, struct bases *bases, struct event *ev
 	case EVENT_VM_SAMPLE:
 	case EVENT_VM_RESIDENCY:
 		get_reading(r, bases, ev);
+		break;
+	case EVENT_VM_WSS:
+		get_fields(r, &layout_wss, &ev->wss);
 		break;
 	case EVENT_VM_BALLOON:
 	case EVENT_VM_PIN:

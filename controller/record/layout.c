@@ -46,6 +46,10 @@
 	U64(T, P, guest_ram_bytes), BOOL(T, P, has_memory), BOOL(T, P, under_oom), BOOL(T, P, has_major_faults),       \
 	BOOL(T, P, has_refaults), BOOL(T, P, has_psi)
 
+#define WSS(T, P)                                                                                                      \
+	BOOL(T, P, known), ENUM(T, P, backend, 0, WSS_BACKEND_END), U64(T, P, wss_bytes), U64(T, P, error_bytes),      \
+	U64(T, P, began_ms), U64(T, P, good_ms), U64(T, P, pages), U64(T, P, cost_ns), TEXT(T, P, why)
+
 #define COUNTERS(T, P)                                                                                                 \
 	U64(T, P, ms), BOOL(T, P, has_major_faults), BOOL(T, P, has_refaults), BOOL(T, P, has_psi),                    \
 	U64(T, P, major_faults), U64(T, P, refaults), U64(T, P, psi_some_us)
@@ -103,6 +107,10 @@ static const struct field vm_list[] = {
 	U64(struct vm, , rate_sample_ms),
 	/* between two statistics */
 	U64(struct vm, , surge_from_bytes), U64(struct vm, , present_ms), U64(struct vm, , surge_bytes), U64(struct vm, , surge_sign_ms),
+	/* working set */
+	WSS(struct vm, wss.), U64(struct vm, , wss_ms), U64(struct vm, , wss_from_ms), U64(struct vm, wss_average., fast_bytes),
+	U64(struct vm, wss_average., slow_bytes), U64(struct vm, wss_average., ms), U64(struct vm, wss_average., readings),
+	BOOL(struct vm, , wss_overclaims), BOOL(struct vm, , wss_underclaims),
 	/* estimates */
 	U64(struct vm, , demand_bytes), DOUBLE(struct vm, , demand_confidence), U64(struct vm, , estimate_ms), U64(struct vm, , used_bytes),
 	U64(struct vm, , used_ms), U64(struct vm, , blind_until_ms), U64(struct vm, , growth_from_bytes), U64(struct vm, , growth_from_ms), U64(struct vm, , grown_bytes),
@@ -143,6 +151,7 @@ static const struct field config_list[] = {CONFIG(struct core_config, )};
 static const struct field host_list[] = {HOST(struct host_sample, )};
 static const struct field stats_list[] = {STATS(struct guest_stats, )};
 static const struct field sample_list[] = {SAMPLE(struct vm_host_sample, )};
+static const struct field wss_list[] = {WSS(struct wss_reading, )};
 static const struct field facts_list[] = {FACTS(struct vm_facts, )};
 static const struct field added_list[] = {ENUM(struct event, added., origin, 0, ORIGIN_ADOPT + 1),
 					  FACTS(struct event, added.facts.), MEMORY(struct event, added.memory.)};
@@ -160,6 +169,7 @@ LAYOUT(config, struct core_config);
 LAYOUT(host, struct host_sample);
 LAYOUT(stats, struct guest_stats);
 LAYOUT(sample, struct vm_host_sample);
+LAYOUT(wss, struct wss_reading);
 LAYOUT(facts, struct vm_facts);
 LAYOUT(effect, struct effect);
 LAYOUT(added, struct event);
@@ -167,7 +177,7 @@ LAYOUT(result, struct event);
 
 const struct layout *const layout_all[] = {
 	&layout_image, &layout_vm,     &layout_config, &layout_host,   &layout_stats, &layout_sample,
-	&layout_facts, &layout_effect, &layout_added,  &layout_result, NULL};
+	&layout_wss, &layout_facts, &layout_effect, &layout_added,  &layout_result, NULL};
 
 uint32_t layout_fingerprint(void)
 {

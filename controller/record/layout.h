@@ -34,10 +34,10 @@ struct layout {
 	size_t n, size; /* size of the struct */
 };
 
-#define FIELDS_MAX 192 /* of one struct */
+#define FIELDS_MAX 256 /* of one struct */
 
 extern const struct layout layout_image, layout_vm, layout_config, layout_host, layout_stats, layout_sample,
-	layout_facts, layout_effect;
+	layout_wss, layout_facts, layout_effect;
 /* Offsets from the beginning of struct event. */
 extern const struct layout layout_added, layout_result;
 extern const struct layout *const layout_all[]; /* ended by NULL */

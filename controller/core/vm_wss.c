@@ -1,0 +1,103 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Working sets as the host measures them, beside the guest's own word. A guest that tells the truth knows more than its
+ * host: what it says is used even where it is not touched, because it cannot give it without swapping. So its word
+ * stands unless the working set contradicts it:
+ *
+ *   it claims to be in need, and in a window that lay wholly within that need it touched less than half of what it has:
+ *   wss_overclaims. It keeps what all have alike and has no claim to more (vm_doubted).
+ *   it touched clearly more than it says it uses, page cache included: wss_underclaims. Then what it touched is its
+ * demand.
+ *
+ * A guest that says nothing is judged by its working set alone.
+ */
+#include "controller/core/policy.h"
+
+#include <string.h>
+
+void vm_forget_wss(struct vm *vm, uint64_t now_ms)
+{
+	vm->wss = (struct wss_reading){0};
+	vm->wss_average = (struct wss_average){0};
+	vm->wss_ms = NEVER_MS;
+	vm->wss_from_ms = now_ms;
+	vm->wss_overclaims = vm->wss_underclaims = false;
+}
+
+void vm_wss_new_claim(struct vm *vm)
+{
+	vm->wss_overclaims = false;
+}
+
+uint64_t vm_wss_until_ms(const struct vm *vm)
+{
+	bool known = vm->wss_ms != NEVER_MS && vm->wss_average.readings;
+	return known ? add_sat_u64(vm->wss_average.ms, vm->wss.good_ms) : NEVER_MS;
+}
+
+bool vm_wss_known(const struct vm *vm, uint64_t now_ms)
+{
+	uint64_t until_ms = vm_wss_until_ms(vm);
+	return until_ms != NEVER_MS && now_ms <= until_ms;
+}
+
+uint64_t vm_wss_bytes(const struct vm *vm)
+{
+	return min_u64(wss_average_bytes(&vm->wss_average), vm->facts.max_bytes);
+}
+
+/*
+ * Of what it has. A guest that swaps in earnest has turned all of its memory over within a window; half is left for
+ * memory of its kernel's own and for what its swap has no room for.
+ */
+#define OVERCLAIM_SHARE 2
+/* Free memory that a guest takes and gives back within a window is touched and not used: a tenth of all is left for it.
+ */
+#define UNDERCLAIM_SHARE 10
+
+static bool overclaims(const struct vm *vm, const struct wss_reading *r)
+{
+	uint64_t most = add_sat_u64(r->wss_bytes, r->error_bytes);
+	return vm->needy && r->began_ms >= vm->needy_since_ms && most < vm_size_bytes(vm) / OVERCLAIM_SHARE;
+}
+
+/* The most that it may touch by its own account: all that it does not call free, or the most that it used. */
+static bool claimed_bytes(const struct vm *vm, uint64_t since_ms, uint64_t *ret)
+{
+	const struct guest_stats *s = &vm->stats;
+	uint64_t not_free;
+	if (s->has_available && s->has_unused)
+		not_free = add_sat_u64(sub_sat_u64(s->available_bytes, s->unused_bytes), vm->hidden_bytes);
+	else if (s->has_disk_caches)
+		not_free = add_sat_u64(vm->used_bytes, s->disk_caches_bytes);
+	else
+		return false;
+	*ret = max_u64(not_free, vm_past_peak_bytes(vm, since_ms));
+	return true;
+}
+
+static bool underclaims(const struct vm *vm, const struct vm_ctx *x, const struct wss_reading *r)
+{
+	uint64_t least = sub_sat_u64(r->wss_bytes, r->error_bytes), claimed;
+	return vm_stats_fresh(vm, x->config, x->now_ms) && claimed_bytes(vm, r->began_ms, &claimed) &&
+	       least > add_sat_u64(claimed, vm->facts.max_bytes / UNDERCLAIM_SHARE);
+}
+
+void vm_take_wss(struct vm *vm, const struct vm_ctx *x, const struct wss_reading *r)
+{
+	if (r->began_ms < vm->wss_from_ms)
+		return;
+	vm->wss_ms = x->now_ms;
+	if (!r->known) { /* what was known ages as it is */
+		vm->wss.known = false;
+		vm->wss.backend = r->backend;
+		memcpy(vm->wss.why, r->why, sizeof(vm->wss.why));
+		vm->wss.why[sizeof(vm->wss.why) - 1] = '\0';
+		return;
+	}
+	vm->wss = *r;
+	vm->wss.why[0] = '\0';
+	wss_average_take(&vm->wss_average, r->wss_bytes, r->error_bytes, x->now_ms);
+	vm->wss_overclaims = overclaims(vm, r);
+	vm->wss_underclaims = underclaims(vm, x, r);
+}
