@@ -129,6 +129,7 @@ static void send_stats(struct pair *p, vm_id id)
 	ev.type = EVENT_VM_STATS;
 	ev.vm = id;
 	ev.stats.has_actual = ev.stats.has_usable = ev.stats.has_available = ev.stats.has_swap = true;
+	ev.stats.has_disk_caches = true;
 	ev.stats.actual_bytes = g->actual_bytes;
 	ev.stats.available_bytes = sub_sat_u64(g->actual_bytes, g->hidden_bytes);
 	ev.stats.usable_bytes = sub_sat_u64(ev.stats.available_bytes, g->demand_bytes);
@@ -159,6 +160,23 @@ static void send_sample(struct pair *p, vm_id id, enum event_type type)
 	ev.sample.overhead_bytes = g->measured ? g->overhead_bytes : 0;
 	ev.sample.guest_ram_bytes = g->measured ? g->actual_bytes : 0;
 	g->measured = false;
+	post(p, &ev);
+}
+
+/* Of a window of which nothing is known; it contradicts the guest, or it does not. */
+static void send_wss(struct pair *p, vm_id id)
+{
+	struct guest *g = &p->guests[id];
+	struct event ev;
+	memset(&ev, 0, sizeof(ev));
+	ev.type = EVENT_VM_WSS;
+	ev.vm = id;
+	ev.wss.known = !once_in(p, 5);
+	ev.wss.backend = WSS_IDLE;
+	ev.wss.wss_bytes = once_in(p, 2) ? g->demand_bytes : below(p, g->max_bytes);
+	ev.wss.error_bytes = g->max_bytes / 50;
+	ev.wss.began_ms = sub_sat_u64(p->a.now_ms, below(p, 30000));
+	ev.wss.good_ms = below(p, 120000);
 	post(p, &ev);
 }
 
@@ -228,7 +246,10 @@ static void pin(struct pair *p, vm_id id)
 static void disturb_guest(struct pair *p, vm_id id)
 {
 	struct guest *g = &p->guests[id];
-	switch (below(p, 26)) {
+	switch (below(p, 27)) {
+	case 25:
+		send_wss(p, id);
+		break;
 	case 0:
 		signal_vm(p, id, EVENT_VM_REBOOTED);
 		g->actual_bytes = g->max_bytes;

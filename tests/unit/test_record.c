@@ -331,6 +331,21 @@ static struct event random_result(const struct vm *vm)
 	return ev;
 }
 
+static struct wss_reading random_wss(const struct vm *vm, uint64_t now_ms)
+{
+	struct wss_reading r = {.known = often(80),
+				.backend = WSS_NONE + below(WSS_BACKEND_END - WSS_NONE),
+				.wss_bytes = below(vm->facts.max_bytes),
+				.error_bytes = below(64 * MIB),
+				.began_ms = now_ms - below(40000),
+				.good_ms = below(200000),
+				.pages = below(2401),
+				.cost_ns = below(10000000)};
+	if (!r.known)
+		snprintf(r.why, sizeof(r.why), "for reason %d", (int)below(100));
+	return r;
+}
+
 /* `config` lives as long as the step. */
 static struct event random_event(const struct kit *k, vm_id *next_id, struct core_config *config)
 {
@@ -366,6 +381,8 @@ static struct event random_event(const struct kit *k, vm_id *next_id, struct cor
 		ev = random_result(vm);
 	else if (what < 900)
 		ev = (struct event){.type = EVENT_VM_BALLOON, .bytes = below(vm->facts.max_bytes)};
+	else if (what < 920)
+		ev = (struct event){.type = EVENT_VM_WSS, .wss = random_wss(vm, k->now_ms)};
 	else if (what < 930)
 		ev = (struct event){.type = EVENT_TIMER};
 	else if (what < 950)

@@ -1,0 +1,278 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* Guests that lie or are silent, judged by their working sets. */
+#include "tests/unit/core_kit.h"
+
+#include <errno.h>
+
+static int open_kit(void **state)
+{
+	static struct kit k;
+	kit_open(&k, NULL);
+	*state = &k;
+	return 0;
+}
+
+static int close_kit(void **state)
+{
+	kit_close(*state);
+	return 0;
+}
+
+static void wss_from(struct kit *k, uint64_t bytes, uint64_t error_bytes, uint64_t began_ms)
+{
+	struct event ev = {.type = EVENT_VM_WSS,
+			   .vm = 1,
+			   .wss = {.known = true,
+				   .backend = WSS_IDLE,
+				   .wss_bytes = bytes,
+				   .error_bytes = error_bytes,
+				   .began_ms = began_ms,
+				   .good_ms = 180000}};
+	assert_int_equal(kit_step(k, &ev), 0);
+}
+
+static void wss(struct kit *k, uint64_t bytes, uint64_t error_bytes)
+{
+	wss_from(k, bytes, error_bytes, k->now_ms - 30000);
+}
+
+static void unknown(struct kit *k, const char *why)
+{
+	struct event ev = {
+		.type = EVENT_VM_WSS, .vm = 1, .wss = {.backend = WSS_DAMON, .began_ms = k->now_ms, .good_ms = 1}};
+	snprintf(ev.wss.why, sizeof(ev.wss.why), "%s", why);
+	assert_int_equal(kit_step(k, &ev), 0);
+}
+
+/* So many seconds of statistics, each with a tick and a sample of all that it has. */
+static void seconds(struct kit *k, unsigned n, uint64_t usable_bytes, uint64_t swapped)
+{
+	for (unsigned i = 0; i < n; i++) {
+		struct vm *vm = kit_vm(k, 1);
+		k->now_ms += 1000;
+		uint64_t actual = vm->actual_bytes ? vm->actual_bytes : GIB;
+		kit_sample(k, 1, GIB, LIMIT_NONE, 0);
+		kit_stats_swap(k, 1, actual, usable_bytes, vm->stats.swap_in_bytes + swapped,
+			       vm->stats.swap_out_bytes + swapped);
+	}
+}
+
+static void ticks(struct kit *k, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		kit_tick(k, 1000);
+}
+
+static const struct explain_term *explained(const struct kit *k, const char *name)
+{
+	static struct explain_term terms[EXPLAIN_TERMS_MAX];
+	size_t n = core_explain(k->core, core_vm(k->core, 1), k->now_ms, terms);
+	for (size_t i = 0; i < n; i++)
+		if (strcmp(terms[i].name, name) == 0)
+			return &terms[i];
+	return NULL;
+}
+
+/* ---- silence ---- */
+
+static void a_silent_guest_is_judged_by_what_it_touches(void **state)
+{
+	struct kit *k = *state;
+	kit_add(k, 1, GIB);
+	kit_signal(k, EVENT_VM_RUNNING, 1);
+	k->now_ms += k->config.grace_ms + 1000;
+	kit_sample(k, 1, GIB, LIMIT_NONE, 0);
+	ticks(k, 2);
+	struct vm *vm = kit_vm(k, 1);
+	assert_int_equal(vm->demand_bytes, 512 * MIB); /* half of what is resident: nothing is known */
+	assert_non_null(strstr(explained(k, "wss")->text, "not measured yet"));
+	wss(k, 700 * MIB, 20 * MIB);
+	assert_int_equal(vm->demand_bytes, 720 * MIB);
+	assert_true(vm->demand_confidence > 0.5);
+	assert_int_equal(explained(k, "wss")->bytes, 700 * MIB);
+	assert_non_null(strstr(explained(k, "wss")->text, "± 20 MiB, by idle"));
+	k->now_ms += 60000;
+	kit_sample(k, 1, GIB, LIMIT_NONE, 0);
+	wss(k, 100 * MIB, 20 * MIB); /* believed slowly */
+	assert_in_range(vm->demand_bytes, 400 * MIB, 700 * MIB);
+	for (unsigned i = 0; i < 20; i++) {
+		k->now_ms += 60000;
+		kit_sample(k, 1, GIB, LIMIT_NONE, 0);
+		wss(k, 100 * MIB, 20 * MIB);
+	}
+	assert_in_range(vm->demand_bytes, 119 * MIB, 123 * MIB);
+	/* what could not be measured again becomes too old: half of what is resident again */
+	unknown(k, "the process is busy");
+	assert_in_range(explained(k, "wss")->bytes, 99 * MIB, 103 * MIB);
+	assert_non_null(strstr(explained(k, "wss")->text, "since then: the process is busy"));
+	k->now_ms += 181000;
+	kit_sample(k, 1, GIB, LIMIT_NONE, 0);
+	ticks(k, 1);
+	assert_int_equal(vm->demand_bytes, 512 * MIB);
+	assert_false(explained(k, "wss")->has_bytes);
+	assert_non_null(strstr(explained(k, "wss")->text, "unknown: the process is busy"));
+}
+
+/* ---- lies ---- */
+
+static void who_claims_to_need_and_touches_little_is_doubted(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	k->now_ms += 1000;
+	vm->actual_bytes = 900 * MIB; /* less than its maximum, or nothing is to be had */
+	seconds(k, 10, MIB, 8 * MIB);
+	assert_true(vm->needy);
+	wss(k, 100 * MIB, 20 * MIB); /* most of this window was before its need: nothing is said of it */
+	assert_false(vm->wss_overclaims);
+	seconds(k, 30, MIB, 8 * MIB);
+	wss(k, 100 * MIB, 20 * MIB);
+	assert_true(vm->wss_overclaims);
+	assert_non_null(explained(k, "claim"));
+	struct books b = *core_books(k->core);
+	b.pool_bytes = b.committed_max_bytes / 2;
+	assert_true(vm_doubted(vm, &b));
+	b.pool_bytes = b.committed_max_bytes; /* within what all have alike there is nothing to doubt */
+	assert_false(vm_doubted(vm, &b));
+	/* it touches more now: its word is as good as another's */
+	wss(k, 600 * MIB, 20 * MIB);
+	assert_false(vm->wss_overclaims);
+	wss(k, 100 * MIB, 20 * MIB);
+	assert_true(vm->wss_overclaims);
+	/* its need ends */
+	seconds(k, 30, 800 * MIB, 0);
+	assert_false(vm->needy || vm->wss_overclaims);
+}
+
+static void an_honest_needy_guest_is_not_doubted(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	vm->actual_bytes = 900 * MIB;
+	seconds(k, 40, MIB, 8 * MIB);
+	assert_true(vm->needy);
+	wss(k, 850 * MIB, 20 * MIB);
+	assert_false(vm->wss_overclaims);
+	unknown(k, "cannot be told");
+	assert_false(vm->wss_overclaims);
+}
+
+static void who_claims_to_use_nothing_has_what_it_touches(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, GIB - 10 * MIB);
+	struct event ev = {.type = EVENT_VM_STATS,
+			   .vm = 1,
+			   .stats = {.has_actual = true,
+				     .has_usable = true,
+				     .has_unused = true,
+				     .has_available = true,
+				     .actual_bytes = GIB,
+				     .usable_bytes = GIB - 10 * MIB,
+				     .unused_bytes = GIB - 50 * MIB,
+				     .available_bytes = GIB}};
+	for (unsigned i = 0; i < 40; i++) {
+		k->now_ms += 1000;
+		ev.stats.last_update_s = vm->stats.last_update_s + 1;
+		assert_int_equal(kit_step(k, &ev), 0);
+	}
+	assert_int_equal(vm->demand_bytes, 10 * MIB);
+	wss(k, 150 * MIB, 20 * MIB); /* free memory that comes and goes is touched, too */
+	assert_false(vm->wss_underclaims);
+	assert_int_equal(vm->demand_bytes, 10 * MIB);
+	wss(k, 600 * MIB, 20 * MIB);
+	assert_true(vm->wss_underclaims);
+	assert_int_equal(vm->demand_bytes, 600 * MIB);
+	assert_non_null(explained(k, "claim"));
+	/* it says so itself: nothing is to be corrected */
+	ev.stats.usable_bytes = 300 * MIB;
+	ev.stats.unused_bytes = 250 * MIB;
+	for (unsigned i = 0; i < 3; i++) {
+		k->now_ms += 1000;
+		ev.stats.last_update_s++;
+		assert_int_equal(kit_step(k, &ev), 0);
+	}
+	wss(k, 600 * MIB, 20 * MIB);
+	assert_false(vm->wss_underclaims);
+}
+
+/* What it used in the window, not what it uses now, is compared with what it touched in it. */
+static void who_has_just_given_memory_back_does_not_lie(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 200 * MIB);
+	seconds(k, 20, 200 * MIB, 0);
+	seconds(k, 5, 900 * MIB, 0);
+	struct event ev = {.type = EVENT_VM_STATS, .vm = 1, .stats = vm->stats};
+	ev.stats.has_unused = true;
+	ev.stats.unused_bytes = 890 * MIB;
+	ev.stats.last_update_s++;
+	k->now_ms += 1000;
+	assert_int_equal(kit_step(k, &ev), 0);
+	wss(k, 800 * MIB, 20 * MIB);
+	assert_false(vm->wss_underclaims);
+}
+
+/* ---- another guest ---- */
+
+static void a_reboot_forgets_and_its_windows_too(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	k->now_ms += 60000;
+	wss(k, 700 * MIB, 20 * MIB);
+	assert_true(vm_wss_known(vm, k->now_ms));
+	uint64_t began_ms = k->now_ms;
+	k->now_ms += 10000;
+	kit_signal(k, EVENT_VM_REBOOTED, 1);
+	assert_false(vm_wss_known(vm, k->now_ms));
+	k->now_ms += 20000;
+	wss_from(k, 700 * MIB, 20 * MIB, began_ms); /* of the guest of before */
+	assert_false(vm_wss_known(vm, k->now_ms));
+	k->now_ms += 30000;
+	wss(k, 50 * MIB, 20 * MIB);
+	assert_true(vm_wss_known(vm, k->now_ms));
+	assert_int_equal(vm_wss_bytes(vm), 50 * MIB);
+}
+
+static void a_window_with_a_pause_says_nothing(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	k->now_ms += 60000;
+	wss(k, 700 * MIB, 20 * MIB);
+	kit_signal(k, EVENT_VM_PAUSED, 1);
+	k->now_ms += 60000;
+	kit_signal(k, EVENT_VM_RUNNING, 1);
+	wss(k, 0, 20 * MIB);
+	assert_int_equal(vm_wss_bytes(vm), 700 * MIB);
+	k->now_ms += 30000;
+	wss(k, 720 * MIB, 20 * MIB);
+	assert_int_equal(vm->wss_average.readings, 2);
+}
+
+static void nonsense_is_bounded(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	k->now_ms += 60000;
+	wss(k, UINT64_MAX, UINT64_MAX);
+	assert_int_equal(vm_wss_bytes(vm), GIB);
+	struct event ev = {.type = EVENT_VM_WSS, .vm = 7};
+	assert_int_equal(kit_step(k, &ev), -ENOENT);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(a_silent_guest_is_judged_by_what_it_touches, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(who_claims_to_need_and_touches_little_is_doubted, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(an_honest_needy_guest_is_not_doubted, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(who_claims_to_use_nothing_has_what_it_touches, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(who_has_just_given_memory_back_does_not_lie, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(a_reboot_forgets_and_its_windows_too, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(a_window_with_a_pause_says_nothing, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(nonsense_is_bounded, open_kit, close_kit),
+	};
+	return cmocka_run_group_tests_name("core_wss", tests, NULL, NULL);
+}
