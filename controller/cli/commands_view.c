@@ -210,6 +210,21 @@ static void host_swap(struct cli *cli, const struct json *h)
 			  bool_member(h, "swap_low") ? ", low: nothing more is swapped out" : "");
 }
 
+/* The back-end in use; where there is none, why not, each in a line. */
+static void host_working_sets(struct cli *cli, const struct json *h)
+{
+	const struct json *list = json_get(h, "wss_backends");
+	const char *used = text_member(h, "wss_backend");
+
+	cli_field(cli, "Working set by", "%s", used);
+	for (size_t i = 0; strcmp(used, "none") == 0 && i < json_len(list); i++) {
+		char name[64];
+
+		snprintf(name, sizeof(name), "  not %.40s", text_member(json_at(list, i), "name"));
+		cli_field(cli, name, "%s", text_member(json_at(list, i), "reason"));
+	}
+}
+
 static void host_rest(struct cli *cli, const struct json *h)
 {
 	char buf[FORMAT_SIZE_LEN];
@@ -219,7 +234,7 @@ static void host_rest(struct cli *cli, const struct json *h)
 	field_number(cli, "Pressure full", h, "psi_full_avg10", " % of the last 10 s");
 	field_number(cli, "VMs", h, "vms", "");
 	field_text(cli, "Cgroups", h, "cgroup", "-");
-	field_text(cli, "Working set by", h, "wss_backend", "-");
+	host_working_sets(cli, h);
 	field_text(cli, "Policy", h, "policy", "-");
 	field_bool(cli, "Observe only", h, "observe_only");
 	field_bool(cli, "Held", h, "held");

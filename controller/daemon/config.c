@@ -30,10 +30,10 @@ static const struct enum_name policy_words[] = {{WORD_BUILT_IN, "needy-greedy"},
 						{WORD_BUILT_IN, "static"},	 {0, NULL}};
 static const struct enum_name backend_words[] = {{WORD_BUILT_IN, "auto"},
 						 {WORD_BUILT_IN, "none"},
-						 {WORD_LATER, "idle"},
-						 {WORD_LATER, "damon"},
-						 {WORD_LATER, "lru"},
-						 {WORD_LATER, "refault"},
+						 {WORD_BUILT_IN, "idle"},
+						 {WORD_BUILT_IN, "damon"},
+						 {WORD_BUILT_IN, "lru"},
+						 {WORD_BUILT_IN, "refault"},
 						 {0, NULL}};
 static const struct enum_name listen_words[] = {{WORD_BUILT_IN, "none"}, {0, NULL}};
 static const struct enum_name only_off[] = {{false, "off"}, {false, "no"}, {0, NULL}};
@@ -110,6 +110,8 @@ const struct config_key config_keys[] = {
 	 RANGE(64, 1 << 24)},
 	{"wss", "target_error", "error of a working set that is good enough, as a share of the VM's memory",
 	 CONFIG_SHARE, FIELD(wss_target_error), RANGE(0.001, 0.5)},
+	{"wss", "budget", "of one processor, for the working sets of all VMs together", CONFIG_SHARE, FIELD(wss_budget),
+	 RANGE(0.0001, 1)},
 	{"migration", "advice", "memory advice while a VM migrates away", CONFIG_BOOL, FIELD(migration_advice),
 	 NAMES(only_off)},
 	{"admission", "mode", "a VM whose guaranteed minimum no longer fits: off (start it), warn, or deny",
@@ -140,6 +142,7 @@ static struct config config_default(void)
 		.wss_window_ms = 30000,
 		.wss_pages = 2401, /* 1.96² × 0.25 / 0.02²: ±2 % at worst, at 95 % confidence */
 		.wss_target_error = 0.02,
+		.wss_budget = 0.03,
 		.metrics_listen = "none",
 		.log_level = LOG_LEVEL_INFO,
 		.on_exit = ON_EXIT_KEEP,
@@ -239,11 +242,6 @@ const char *config_key_default(const struct config_key *key, char buf[CONFIG_TEX
 	return buf;
 }
 
-static bool is_offered(const struct config_key *key, const struct enum_name *n)
-{
-	return key->kind != CONFIG_WORD || n->value == WORD_BUILT_IN;
-}
-
 /* "auto, limit or reclaim" */
 static void form_of_names(const struct config_key *key, char buf[CONFIG_TEXT_LEN])
 {
@@ -251,10 +249,8 @@ static void form_of_names(const struct config_key *key, char buf[CONFIG_TEXT_LEN
 	int used = 0;
 
 	for (const struct enum_name *n = key->names; n->name; n++)
-		offered += is_offered(key, n);
+		offered++;
 	for (const struct enum_name *n = key->names; n->name && used < CONFIG_TEXT_LEN; n++) {
-		if (!is_offered(key, n))
-			continue;
 		used += snprintf(buf + used, (size_t)(CONFIG_TEXT_LEN - used), "%s%s",
 				 i == 0		    ? ""
 				 : i + 1 == offered ? " or "
@@ -344,8 +340,6 @@ static int store_word(const struct config_key *key, const char *value, char *fie
 
 	if (enum_from_name(key->names, value, &built_in, NULL) < 0 || strlen(value) >= key->size)
 		return -EINVAL;
-	if (built_in == WORD_LATER)
-		return -EOPNOTSUPP;
 	snprintf(field, key->size, "%s", value);
 	return 0;
 }

@@ -21,12 +21,13 @@ struct config {
 	struct core_config core;		/* everything the core takes, but pool/reserve/buffer */
 	char policy_name[32];			/* [policy] name: one of policy_list[] */
 	int cgroup_method;			/* [swap] method: enum cgroup_method */
-	char wss_backend[16];	  /* [wss] backend: auto or none; others are refused as not built in yet */
-	uint64_t wss_window_ms;	  /* [policy] wss_window */
-	uint32_t wss_pages;	  /* [wss] pages: sampled of a VM at most */
-	double wss_target_error;  /* [wss] target_error: of a VM's memory, 95 % confidence */
-	bool migration_advice;	  /* [migration] advice: only off yet */
-	char metrics_listen[128]; /* [metrics] listen: only "none" yet */
+	char wss_backend[16];			/* [wss] backend: auto, none or the name of one */
+	uint64_t wss_window_ms;			/* [policy] wss_window */
+	uint32_t wss_pages;			/* [wss] pages: sampled of a VM at most */
+	double wss_target_error;		/* [wss] target_error: of a VM's memory, 95 % confidence */
+	double wss_budget;			/* [wss] budget: of one processor */
+	bool migration_advice;			/* [migration] advice: only off yet */
+	char metrics_listen[128];		/* [metrics] listen: only "none" yet */
 	bool log_level_set;
 	enum log_level log_level;			 /* [log] level */
 	enum { ON_EXIT_KEEP = 1, ON_EXIT_OPEN } on_exit; /* [host] on_exit */
@@ -59,9 +60,9 @@ enum config_kind {
 	CONFIG_COUNT,	  /* uint32_t */
 	CONFIG_SIZE_SPEC, /* struct size_spec: auto or a size; max 1: or a percentage */
 	CONFIG_ENUM,	  /* an enum of int's size, by names */
-	CONFIG_WORD,	  /* char[], one of names; those of value WORD_LATER are refused as not built in yet */
+	CONFIG_WORD,	  /* char[], one of names */
 };
-enum { WORD_BUILT_IN = 1, WORD_LATER = 2 };
+enum { WORD_BUILT_IN = 1 };
 
 /* The settings table, for reading, help and documentation alike; ended by a NULL name. */
 struct config_key {

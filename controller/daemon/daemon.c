@@ -2,6 +2,7 @@
 /* The loop: ticks, timers, signals, start and end. */
 #include "controller/daemon/control.h"
 #include "controller/daemon/recorder.h"
+#include "controller/daemon/wss.h"
 #include "controller/host/evglue.h"
 
 #include <errno.h>
@@ -62,7 +63,8 @@ static void step(struct daemon *d, struct event *ev)
 	if (ev->type == EVENT_TICK)
 		for (e = d->entries; e; e = e->next)
 			poll_rearm(e);
-	bool reading = ev->type == EVENT_VM_SAMPLE || ev->type == EVENT_VM_STATS || ev->type == EVENT_VM_RESIDENCY;
+	bool reading = ev->type == EVENT_VM_SAMPLE || ev->type == EVENT_VM_STATS || ev->type == EVENT_VM_RESIDENCY ||
+		       ev->type == EVENT_VM_WSS;
 	if (!reading && (d->effects.n || ev->type == EVENT_VM_RESULT))
 		keep_mark(d);
 }
@@ -107,6 +109,7 @@ static void tick_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	if (proc_host_read(d->proc_host, &ev.host) < 0)
 		ev.host = *core_host(d->core); /* what was read last is nearer the truth than nothing */
 	daemon_post(d, ev);
+	measuring_tick(d->measuring);
 }
 
 static void watchdog_cb(struct ev_loop *loop, ev_timer *w, int revents)
@@ -214,6 +217,7 @@ static void reload_cb(struct ev_loop *loop, ev_signal *w, int revents)
 			log_warning("out of memory: `memoc events` looks back as far as before");
 		arm_tick(d);
 		recorder_configure(d->recorder);
+		measuring_configure(d->measuring);
 		daemon_post(d, (struct event){.type = EVENT_CONFIG, .config = &d->config.core});
 		log_notice("configuration reloaded");
 	}
@@ -299,6 +303,8 @@ static int open_core(struct daemon *d, struct memoc_err *err)
 		r = workpool_new(d->loop, "house", 1, HOUSE_THREADS_MAX, KERNEL_OVERDUE_MS, NULL, NULL, &d->house_pool);
 	if (r == 0)
 		r = recorder_new(d, &d->recorder);
+	if (r == 0)
+		r = measuring_new(d, &d->measuring);
 	if (r < 0)
 		return memoc_err_set(err, r, "cannot start: %s", strerror(-r));
 	r = control_new(d, &d->control, err);
@@ -348,6 +354,7 @@ static void close_daemon(struct daemon *d)
 	d->closing = true; /* results that still come in change nothing any more */
 	d->link = virt_events_free(d->link);
 	d->virt_pool = d->virt_pool ? workpool_free(d->virt_pool, 1000) : NULL;
+	d->measuring = measuring_free(d->measuring);
 	d->kernel_pool = d->kernel_pool ? workpool_free(d->kernel_pool, 5000) : NULL;
 	d->house_pool = d->house_pool ? workpool_free(d->house_pool, 5000) : NULL;
 	d->recorder = recorder_free(d->recorder);

@@ -20,16 +20,19 @@
 #include "controller/host/proc.h"
 #include "controller/host/virt.h"
 #include "controller/host/workpool.h"
+#include "controller/wss/estimator.h"
 
 struct control;
 struct recorder;
+struct measuring;
 
 /* Why the loop woke up; names in show.c. */
 enum wakeup {
 	WAKEUP_TICK,
-	WAKEUP_TIMER,	   /* the core's own: a deadline, a retry */
-	WAKEUP_STATISTICS, /* a VM's statistics are due */
-	WAKEUP_RESIDENCY,  /* between two ticks, poll.c */
+	WAKEUP_TIMER,	    /* the core's own: a deadline, a retry */
+	WAKEUP_STATISTICS,  /* a VM's statistics are due */
+	WAKEUP_RESIDENCY,   /* between two ticks, poll.c */
+	WAKEUP_WORKING_SET, /* a window ends */
 	WAKEUP_STATE_FILE,
 	WAKEUP_CLIENT,
 	WAKEUP_END
@@ -52,6 +55,7 @@ struct attach {
 	struct proc_vm *proc;
 	struct cgroup_vm *cgroup;
 	uint64_t start_ticks;
+	struct wss_memory wss_memory; /* written by workers, one at a time */
 };
 struct attach *attach_ref(struct attach *a);
 void attach_unref(struct attach *a); /* takes NULL; any thread */
@@ -81,6 +85,9 @@ struct entry {
 	uint64_t inspect_again_ms; /* when to inspect it again, after a failure; NEVER_MS = no need */
 	struct memoc_err virt_err; /* last failure of that, "" = none: told once */
 	uint64_t usage_seen_bytes; /* charged to its cgroup when the core last heard of it */
+	uint64_t wss_asked_ms;	   /* when its working set was last begun to be measured; 0 = never */
+	uint64_t wss_cost_ns;	   /* of the last reading; 0 = not known */
+	bool wss_none_told;
 	uint64_t last_update_s;
 	unsigned unchanged_reads, phase_reads;
 	struct memoc_err stats_err; /* last failure of a statistics read, "" = none */
@@ -108,6 +115,7 @@ struct daemon {
 	enum cgroup_version cgroup_version;
 	struct ring *ring;
 	struct recorder *recorder;
+	struct measuring *measuring;
 	struct state remembered; /* of the last memocd, until each VM has taken its own */
 	bool state_dirty, state_writing;
 	uint64_t list_again_ms; /* when to ask libvirt again for all VMs, after a failure; NEVER_MS = no need */

@@ -2,6 +2,7 @@
 /* How VMs, the host and events look as JSON. Names are promises (interfaces.md); null means unknown. */
 #include "controller/core/policy.h"
 #include "controller/daemon/control.h"
+#include "controller/daemon/wss.h"
 #include "controller/host/evglue.h"
 
 #include <stdio.h>
@@ -72,8 +73,9 @@ static void show_sizes(struct json_writer *w, struct daemon *d, const struct vm 
 	bytes_or_null(w, "resident_bytes", sampled, vm->sample.resident_bytes);
 	bytes_or_null(w, "swapped_bytes", sampled, vm->sample.swapped_bytes);
 	bytes_or_null(w, "usable_bytes", stats, vm->stats.usable_bytes);
-	jw_null(w, "wss_bytes");
-	jw_null(w, "wss_error_bytes");
+	bool wss = vm_wss_known(vm, now_ms());
+	bytes_or_null(w, "wss_bytes", wss, vm_wss_bytes(vm));
+	bytes_or_null(w, "wss_error_bytes", wss, vm->wss.error_bytes);
 	jw_u64(w, "need_bytes", vm->need_bytes);
 	jw_u64(w, "greedy_bytes", vm->greedy_bytes);
 }
@@ -176,6 +178,8 @@ static void show_signals(struct json_writer *w, struct daemon *d, const struct v
 		   "procfs");
 	signal_row(w, "refaults", vm->has_refault_rate, vm->host_refaults_per_s, "pages/s", sample_age, 1, "cgroup");
 	signal_row(w, "pressure", vm->has_stall, vm->stall_share * 100, "% stalled", sample_age, 1, "cgroup");
+	signal_row(w, "working set", vm_wss_known(vm, now), (double)vm_wss_bytes(vm), "bytes",
+		   sub_sat_u64(now, vm->wss_average.ms), 0.95, wss_backend_name(vm->wss.backend));
 	signal_row(w, "demand", true, (double)vm->demand_bytes, "bytes", 0, vm->demand_confidence, "estimate");
 	jw_end(w);
 }
@@ -253,6 +257,7 @@ static void show_wakeups(struct json_writer *w, struct daemon *d)
 						      [WAKEUP_TIMER] = "timer",
 						      [WAKEUP_STATISTICS] = "statistics",
 						      [WAKEUP_RESIDENCY] = "residency",
+						      [WAKEUP_WORKING_SET] = "working_set",
 						      [WAKEUP_STATE_FILE] = "state_file",
 						      [WAKEUP_CLIENT] = "client"};
 	struct workpool_counts counts = {0};
@@ -260,6 +265,7 @@ static void show_wakeups(struct json_writer *w, struct daemon *d)
 	workpool_count(d->virt_pool, &counts);
 	workpool_count(d->kernel_pool, &counts);
 	workpool_count(d->house_pool, &counts);
+	measuring_count(d->measuring, &counts);
 	jw_object(w, "wakeups");
 	jw_u64(w, "sleeps", getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_nvcsw : 0);
 	jw_u64(w, "loop", d->loop_wakeups);
@@ -270,6 +276,21 @@ static void show_wakeups(struct json_writer *w, struct daemon *d)
 	jw_u64(w, "jobs", counts.jobs);
 	jw_u64(w, "job_sleeps", counts.job_sleeps);
 	jw_u64(w, "worker_for_nothing", counts.for_nothing);
+	jw_end(w);
+}
+
+/* In the order in which they are trusted; reason: why not, null for the one in use. */
+static void show_backends(struct json_writer *w, struct daemon *d)
+{
+	const struct memoc_err *why = measuring_why(d->measuring);
+	jw_array(w, "wss_backends");
+	for (enum wss_backend b = WSS_IDLE; b < WSS_BACKEND_END; b++) {
+		bool used = measuring_backend(d->measuring) == b;
+		jw_object(w, NULL);
+		jw_str(w, "name", wss_backend_name(b));
+		jw_str(w, "reason", used ? NULL : why[b].text[0] ? why[b].text : "not looked at yet");
+		jw_end(w);
+	}
 	jw_end(w);
 }
 
@@ -295,7 +316,7 @@ void show_host(struct json_writer *w, struct daemon *d)
 	rate_or_null(w, "psi_full_avg10", h->has_psi, h->psi_full_avg10);
 	jw_u64(w, "vms", b->vms);
 	jw_str(w, "cgroup", d->cgroup_version == CGROUP_V1 ? "v1" : "v2");
-	jw_str(w, "wss_backend", "none");
+	jw_str(w, "wss_backend", wss_backend_name(measuring_backend(d->measuring)));
 	jw_bool(w, "observe_only", c->observe);
 	jw_str(w, "version", MEMOC_VERSION);
 	jw_u64(w, "uptime_s", (now_ms() - d->started_ms) / 1000);
@@ -303,6 +324,7 @@ void show_host(struct json_writer *w, struct daemon *d)
 	jw_str(w, "policy", c->policy->name);
 	jw_bool(w, "held", core_hold_all(d->core));
 	jw_bool(w, "swap_low", b->swap_low);
+	show_backends(w, d);
 	show_wakeups(w, d);
 	jw_end(w);
 }

@@ -120,6 +120,11 @@ static int copy_ram(struct wss_sample *s, const struct guest_ram *ram)
 	return 0;
 }
 
+const struct guest_ram *wss_sample_ram(const struct wss_sample *s)
+{
+	return &s->ram;
+}
+
 void wss_cancel(struct wss_sample *s)
 {
 	if (!s)

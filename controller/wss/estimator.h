@@ -72,6 +72,8 @@ int wss_collect(struct wss *w, struct memoc_err *err);
  * time; other: it does not work here.
  */
 int wss_end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err);
+/* What was sampled; good as long as the sample. */
+const struct guest_ram *wss_sample_ram(const struct wss_sample *s);
 /* Frees a sample that is not wanted any more. Takes NULL. */
 void wss_cancel(struct wss_sample *s);
 
