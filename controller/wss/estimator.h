@@ -28,6 +28,7 @@
 /* What refault keeps of a VM from window to window; zero at first. */
 struct wss_memory {
 	uint64_t step_bytes;
+	unsigned edges;
 };
 
 /* A VM for the time of a begin; nothing of it is kept but what is said to be. */

@@ -5,8 +5,8 @@
  * opens a new one. One run at the begin, one at the end: what is then in the generations since the begin was touched in
  * the window.
  *
- * It counts what is charged to the VM's cgroup, so QEMU's own memory that is in use too; the error of the walk itself
- * is nothing. Before Linux 6.12 aging does not see what KVM guests access, so there it is not used.
+ * It counts what is charged to the VM's cgroup, so QEMU's own memory that is in use too: that is its error. Before
+ * Linux 6.12 aging does not see what KVM guests access, so there it is not used.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -17,6 +17,7 @@
 
 #define LRU_GEN "/sys/kernel/debug/lru_gen"
 #define ENABLED "/sys/kernel/mm/lru_gen/enabled"
+#define QEMU_BYTES (32 * MIB)	     /* of its own, in use: some of the 60 MiB that it has without its code buffer */
 #define FILE_MOST ((size_t)16 << 20) /* a thousand groups of eight nodes are 500 KiB */
 
 struct lru_sample {
@@ -202,6 +203,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 	for (size_t i = 0; i < now.nodes; i++)
 		pages += now.node[i].since_pages;
 	ret->wss_bytes = min_u64(pages * WSS_PAGE_BYTES, s->ram.bytes);
+	ret->error_bytes = max_u64(QEMU_BYTES, s->ram.bytes / 50);
 	return 0;
 }
 

@@ -21,6 +21,9 @@
 #define STEP_SHARE_LEAST 100 /* a hundredth of what is in memory */
 #define STEP_SHARE_MOST 25
 #define RECLAIM_MS 500
+/* More back than this much of what was taken: it brings home what was taken long before, because it grows. */
+#define GROWTH 2.0
+#define EDGES_WANTED 2 /* in a row: pages that were all touched just now look like an edge, too */
 /* Of what was taken, this part back within the window is the edge; under this part nothing worth mentioning came. */
 #define EDGE 0.5
 #define CALM 0.1
@@ -93,14 +96,18 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 	uint64_t back = (now.refaults - own->before.refaults) * WSS_PAGE_BYTES;
 	double part = own->taken_bytes ? (double)back / (double)own->taken_bytes : 1;
 	bool less = own->taken_bytes < m->step_bytes / 4; /* reclaim found hardly anything: all is young */
+	bool edge = (less || part >= EDGE) && back <= (uint64_t)(GROWTH * (double)max_u64(own->taken_bytes, MIB));
 	uint64_t step = m->step_bytes;
 
-	m->step_bytes = part < CALM && !less ? step * 2 : part >= EDGE || less ? 0 : step;
-	if (part < EDGE && !less)
-		return memoc_err_set(err, -EAGAIN,
-				     "at most %llu MiB: of %llu MiB reclaimed %.0f %% came back, no edge is found yet",
+	m->edges = edge ? m->edges + 1 : 0;
+	m->step_bytes = edge || part > GROWTH ? 0 : part < CALM ? step * 2 : step;
+	if (m->edges < EDGES_WANTED)
+		return memoc_err_set(err, -EAGAIN, "at most %llu MiB: of %llu MiB reclaimed %.0f %% came back, %s",
 				     (unsigned long long)(now.resident_bytes / MIB),
-				     (unsigned long long)(own->taken_bytes / MIB), part * 100);
+				     (unsigned long long)(own->taken_bytes / MIB), part * 100,
+				     part > GROWTH ? "it grows"
+				     : edge	   ? "once more to be sure"
+						   : "no edge is found yet");
 	ret->wss_bytes = min_u64(now.resident_bytes, s->ram.bytes);
 	ret->error_bytes = max_u64(step, now.resident_bytes / 20);
 	return 0;
