@@ -167,6 +167,23 @@ static void statistics_until(struct host *h, uint64_t next_ms)
 #define OVERHEAD_EVERY_MS 30000 /* memocd measures QEMU's own memory so often, first after … */
 #define OVERHEAD_FIRST_MS 3000
 
+/* A period begins with the first VM and ends with the last; the first windows end a period after the begin. */
+static void working_sets(struct host *h)
+{
+	const struct sim_model *m = &h->options->model;
+	if (!m->wss_pages || h->now_ms < m->wss_period_ms)
+		return;
+	while (h->wss_base_ms + mul_div_u64(m->wss_period_ms, h->wss_turn, h->n) <= h->now_ms - m->wss_period_ms) {
+		struct event ev = {.type = EVENT_VM_WSS, .vm = (vm_id)(h->wss_turn + 1)};
+		if (tell_wss(h, h->wss_turn, &ev.wss))
+			post(h, &ev);
+		if (++h->wss_turn == h->n) {
+			h->wss_turn = 0;
+			h->wss_base_ms += m->wss_period_ms;
+		}
+	}
+}
+
 static void tick(struct host *h)
 {
 	uint64_t interval_ms = core_config(h->core)->interval_ms;
@@ -182,6 +199,7 @@ static void tick(struct host *h)
 	}
 	struct event ev = {.type = EVENT_TICK, .host = tell_host(h)};
 	post(h, &ev);
+	working_sets(h);
 	learn_wakeup(h);
 	h->tick_ms += interval_ms;
 }

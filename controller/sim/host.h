@@ -8,6 +8,7 @@
 
 #include "controller/sim/figures.h"
 #include "controller/sim/least.h"
+#include "controller/sim/random.h"
 #include "controller/sim/sim.h"
 
 /* A guest as it is; what it says of itself is another matter (tell.c). */
@@ -74,6 +75,9 @@ struct host {
 	struct turn *turns; /* VMs by the phase of their statistics */
 	size_t turn;
 	uint64_t turn_base_ms;
+	size_t wss_turn; /* VMs are sampled one after the other, all in a period */
+	uint64_t wss_base_ms;
+	struct sim_random wss_random;
 	struct poll *polls; /* a heap, one for each VM at most */
 	size_t polls_n;
 	struct event *answers; /* results on their way to the core */
@@ -120,6 +124,8 @@ void tell_snapshot(struct host *h, size_t i);
 /* The same statistics looked at again: only the balloon is read anew. */
 void tell_balloon(struct host *h, size_t i);
 void tell_sample(struct host *h, size_t i);
+/* A sample of its working set, with the error that so many pages have. False: it is not in a state to be sampled. */
+bool tell_wss(struct host *h, size_t i, struct wss_reading *ret);
 struct host_sample tell_host(const struct host *h);
 
 #endif

@@ -156,6 +156,7 @@ static void set_turns(struct host *h)
 		h->turns[i] =
 			(struct turn){.phase_ms = random_below(&random, h->options->model.stats_period_ms), .vm = i};
 	qsort(h->turns, h->n, sizeof(h->turns[0]), by_phase);
+	h->wss_random.state = h->options->seed ^ UINT64_C(0x777373) ^ (uint64_t)h->index << 40;
 }
 
 static struct core_config configure(struct host *h, const struct core_config *config, const struct host_plan *plan)

@@ -20,7 +20,7 @@ struct sim_model {
 	 */
 	uint64_t touch_bytes_per_s;
 	uint64_t stats_period_ms; /* 1 s; each VM's statistics are 0 to one period old */
-	/* Working-set samples: 2401 pages each minute. Kept for the core that takes them; today's has no such input. */
+	/* Working sets as a host with page tracking samples them: 2401 pages each minute; 0: a host that has none. */
 	uint32_t wss_pages;
 	uint64_t wss_period_ms;
 	uint64_t swap_bytes; /* of the host */

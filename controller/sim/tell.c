@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* What the core gets to hear: statistics of guests, honest and not, samples of their cgroups, the host's own memory. */
+#include "controller/core/wss.h"
 #include "controller/sim/host.h"
+
+#include <math.h>
 
 #define STALE_AFTER_MS 60000	       /* until then a guest with stale statistics has sent good ones */
 #define LIE_SWAP_BYTES_PER_S (8 * MIB) /* in and out each: a liar says that it swaps, and that nothing is left */
@@ -71,6 +74,40 @@ void tell_sample(struct host *h, size_t i)
 	/* QEMU itself takes nothing here: a trace's demand is all there is. */
 	s->has_overhead = h->measured;
 	s->guest_ram_bytes = h->measured ? g->touched_bytes : 0;
+}
+
+#define WSS_WINDOW_MS 30000
+#define WSS_GOOD_PERIODS 4 /* as memocd has it */
+
+/* Twelve uniform ones: as good as normal, mean 0 and deviation 1. */
+static double normal(struct sim_random *r)
+{
+	double sum = -6;
+	for (int i = 0; i < 12; i++)
+		sum += random_unit(r);
+	return sum;
+}
+
+/* It touches what it demands, as far as it has it: what a guest swaps for itself it touches a moment later. */
+bool tell_wss(struct host *h, size_t i, struct wss_reading *ret)
+{
+	const struct sim_model *m = &h->options->model;
+	const struct guest *g = &h->guests[i];
+	if (g->booting)
+		return false;
+	uint64_t population = g->max_bytes / 4096, pages = min_u64(m->wss_pages, population);
+	double share = (double)min_u64(g->demand_bytes, g->size_bytes) / (double)g->max_bytes, n = (double)pages;
+	double accessed = n * share + sqrt(n * share * (1 - share)) * normal(&h->wss_random);
+	accessed = accessed < 0 ? 0 : accessed > n ? n : floor(accessed + 0.5);
+	double error = wss_error_share((uint64_t)accessed, pages, population);
+	*ret = (struct wss_reading){.known = true,
+				    .backend = WSS_IDLE,
+				    .wss_bytes = share_of(g->max_bytes, accessed / n),
+				    .error_bytes = share_of(g->max_bytes, error),
+				    .began_ms = sub_sat_u64(h->now_ms, WSS_WINDOW_MS),
+				    .good_ms = WSS_GOOD_PERIODS * m->wss_period_ms,
+				    .pages = pages};
+	return true;
 }
 
 /* The host's own processes use half of the reserve. */

@@ -261,7 +261,7 @@ static void count(struct sums *s, double truth, double reading, double own, doub
 static void window(struct wss *w, const struct wss_target *t, uint64_t i, struct sums *sums)
 {
 	struct wss_sample *s = NULL;
-	struct wss_reading r;
+	struct wss_reading r = {0};
 	struct memoc_err err = {""};
 	double whole = (double)all_pages * (double)PAGE;
 
