@@ -64,8 +64,8 @@ check-lab:
 	@echo 'make check-lab: the nested host is not built in yet (it comes with issue 4); make check runs what is there' >&2
 	@exit 1
 
-# Working-set back-ends against a process whose use of memory is known; see the file.
-$(B)/tests/bench/wss/truth: $(B)/tests/bench/wss/truth.o $(L_WSS) $(L_HOST) $(L_CORE) $(L_COMMON)
+# Working-set back-ends against a process whose use of memory is known, and on a QEMU; see the files.
+$(B)/tests/bench/wss/truth $(B)/tests/bench/wss/watch: %: %.o $(L_WSS) $(L_HOST) $(L_CORE) $(L_COMMON)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_HOST) $(LIBS_COMMON)
 
 bench: all

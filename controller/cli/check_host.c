@@ -272,13 +272,16 @@ static void check_psi(const char *root, struct check_list *l)
 
 /* ---- what can tell a VM's working set ---- */
 
-static void check_page_idle(const char *root, struct check_list *l)
+static bool check_page_idle(const char *root, struct check_list *l)
 {
-	if (check_exists(root, "/sys/kernel/mm/page_idle/bitmap"))
+	bool there = check_exists(root, "/sys/kernel/mm/page_idle/bitmap");
+
+	if (there)
 		check_pass(l, "page-idle", "idle page tracking is there");
 	else
 		check_problem(l, CHECK_WARN, "page-idle", "use a kernel with CONFIG_IDLE_PAGE_TRACKING",
 			      "no idle page tracking: the most exact source of working sets is missing");
+	return there;
 }
 
 /* y, n or ? of a kernel option, from the configuration that distributions put into /boot. */
@@ -296,15 +299,17 @@ static char kernel_option(const char *root, const struct kernel *k, const char *
 	return at && (at[strlen(wanted)] == 'y' || at[strlen(wanted)] == 'm') ? 'y' : 'n';
 }
 
-static void check_damon(const char *root, const struct kernel *k, struct check_list *l)
+static bool check_damon(const char *root, const struct kernel *k, struct check_list *l)
 {
 	static const char remedy[] = "use a kernel with CONFIG_DAMON_VADDR and CONFIG_DAMON_SYSFS";
 
 	if (!check_exists(root, "/sys/kernel/mm/damon/admin")) {
 		check_problem(l, CHECK_WARN, "damon", remedy, "no DAMON");
-		return;
+		return false;
 	}
-	switch (kernel_option(root, k, "CONFIG_DAMON_VADDR")) {
+	char option = kernel_option(root, k, "CONFIG_DAMON_VADDR");
+
+	switch (option) {
 	case 'y':
 		check_pass(l, "damon", "DAMON is there and can watch processes");
 		break;
@@ -318,11 +323,12 @@ static void check_damon(const char *root, const struct kernel *k, struct check_l
 			"DAMON is there; whether it can watch processes cannot be told: no /boot/config-%s",
 			k->release);
 	}
+	return option == 'y';
 }
 
-static void check_mglru(const char *root, const struct kernel *k, struct check_list *l)
+static bool check_mglru(const char *root, const struct kernel *k, struct check_list *l)
 {
-	char text[32];
+	char text[32] = "";
 
 	if (check_read(root, "/sys/kernel/mm/lru_gen/enabled", text, sizeof(text)) < 0)
 		check_problem(l, CHECK_WARN, "mglru", "use a kernel with CONFIG_LRU_GEN", "no multi-generational LRU");
@@ -336,6 +342,24 @@ static void check_mglru(const char *root, const struct kernel *k, struct check_l
 			k->release);
 	else
 		check_pass(l, "mglru", "multi-generational LRU is on");
+	return strtoul(text, NULL, 0) != 0 && kernel_since(k, 6, 12);
+}
+
+/* In the order in which memocd takes them ([wss] backend = auto); `memoc host` says what it uses in the end. */
+static void check_wss(const char *root, const struct kernel *k, struct check_list *l)
+{
+	bool idle = check_page_idle(root, l), damon = check_damon(root, k, l), lru = check_mglru(root, k, l);
+
+	if (idle || damon || lru)
+		check_pass(l, "wss", "working sets can be measured by %s",
+			   idle	   ? "idle page tracking"
+			   : damon ? "DAMON"
+				   : "the multi-generational LRU");
+	else
+		check_problem(
+			l, CHECK_WARN, "wss", "use a kernel with one of the three sources above",
+			"nothing here can measure working sets: a guest that lies or says nothing is judged by what "
+			"it has in memory and by faults");
 }
 
 /* ---- the rest ---- */
@@ -432,9 +456,7 @@ void check_host(const char *root, struct check_list *l)
 	check_cgroup(root, &k, l);
 	check_swap(root, l);
 	check_psi(root, l);
-	check_page_idle(root, l);
-	check_damon(root, &k, l);
-	check_mglru(root, &k, l);
+	check_wss(root, &k, l);
 	check_madvise(&k, l);
 	check_overcommit(root, l);
 	check_ksm(root, l);

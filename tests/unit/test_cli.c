@@ -1390,7 +1390,7 @@ static void test_check_good_host(void **state)
 	for (size_t i = 0; i < l.n; i++)
 		if (l.items[i].result != CHECK_PASS)
 			fail_msg("%s: %s", l.items[i].name, l.items[i].text);
-	assert_int_equal(l.n, 16);
+	assert_int_equal(l.n, 17);
 	assert_item(&l, "cgroup", CHECK_PASS, "cgroup v2, memory controller at /sys/fs/cgroup");
 	assert_item(&l, "swap", CHECK_PASS, "2 GiB free of 2 GiB");
 	assert_item(&l, "swap-cache", CHECK_PASS, "swap is zram");
@@ -1411,6 +1411,7 @@ static void test_check_empty_host(void **state)
 	assert_item(&l, "page-idle", CHECK_WARN, "no idle page tracking");
 	assert_item(&l, "damon", CHECK_WARN, "no DAMON");
 	assert_item(&l, "mglru", CHECK_WARN, "no multi-generational LRU");
+	assert_item(&l, "wss", CHECK_WARN, "nothing here can measure working sets");
 	assert_item(&l, "madvise", CHECK_WARN, "kernel unknown");
 	assert_item(&l, "ksm", CHECK_PASS, "not in this kernel");
 	assert_item(&l, "libvirt", CHECK_FAIL, "neither virtqemud nor libvirtd");
