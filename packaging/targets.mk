@@ -65,7 +65,7 @@ check-lab:
 	@exit 1
 
 # Working-set back-ends against a process whose use of memory is known, and on a QEMU; see the files.
-$(B)/tests/bench/wss/truth $(B)/tests/bench/wss/watch: %: %.o $(L_WSS) $(L_HOST) $(L_CORE) $(L_COMMON)
+$(B)/tests/bench/wss/truth $(B)/tests/bench/wss/watch $(B)/tests/bench/wss/cost: %: %.o $(L_WSS) $(L_HOST) $(L_CORE) $(L_COMMON)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_HOST) $(LIBS_COMMON)
 
 bench: all

@@ -69,10 +69,13 @@ uint64_t policy_balloon_bytes(const struct vm *vm);
 /* ---- doubt (policy_needy_greedy.c) ---- */
 /* What a VM has of the pool where all have alike: by its maximum and weight, at most its maximum. */
 uint64_t vm_fair_share_bytes(const struct vm *vm, const struct books *b);
+/* What a VM may have whatever it says: its fair share, and what it is seen to touch, with the error of that and
+ * headroom to grow: who is not believed is judged by its working set. */
+uint64_t vm_credit_bytes(const struct vm *vm, const struct books *b);
 /*
  * Needy for five minutes on end with nearly all that it may have: either what it says is not true or it wants more than
- * its maximum. Until its need ends it has no claim beyond its fair share: above that it gets no more, and where others
- * are in need or the host is short it can be taken.
+ * its maximum. Until its need ends it has no claim beyond its credit: above that it gets no more, and where others are
+ * in need or the host is short it can be taken. Also who claims to be in need and touches little (vm_wss.c).
  */
 bool vm_doubted(const struct vm *vm, const struct books *b);
 

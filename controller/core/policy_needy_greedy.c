@@ -17,9 +17,18 @@ uint64_t vm_fair_share_bytes(const struct vm *vm, const struct books *b)
 	return min_u64(mul_div_u64(share, vm->facts.policy.weight, 100), all);
 }
 
+uint64_t vm_credit_bytes(const struct vm *vm, const struct books *b)
+{
+	uint64_t fair = vm_fair_share_bytes(vm, b), touched;
+	if (!vm_wss_known(vm, vm->estimate_ms))
+		return fair;
+	touched = add_sat_u64(add_sat_u64(vm_wss_bytes(vm), vm->wss.error_bytes), vm->headroom_bytes);
+	return max_u64(fair, min_u64(touched, vm_max_bytes(vm)));
+}
+
 bool vm_doubted(const struct vm *vm, const struct books *b)
 {
-	return vm->needy && (vm->insatiable || vm->wss_overclaims) && vm_size_bytes(vm) > vm_fair_share_bytes(vm, b);
+	return vm->needy && (vm->insatiable || vm->wss_overclaims) && vm_size_bytes(vm) > vm_credit_bytes(vm, b);
 }
 
 static int by_need(const void *a, const void *b)
@@ -344,7 +353,7 @@ static uint64_t can_give(const struct vm *vm, const struct plan *p, unsigned pas
 	uint64_t lately = used_lately(vm, p->now_ms, look_back);
 	uint64_t floor = pass == 1 ? max_u64(vm->need_bytes, lately) : pass == 2 ? min_u64(vm->need_bytes, tight) : min;
 	if (vm_doubted(vm, p->books))
-		floor = vm_fair_share_bytes(vm, p->books);
+		floor = vm_credit_bytes(vm, p->books);
 	floor = max_u64(max_u64(floor, min), vm_shrink_floor_bytes(vm, p->ctx));
 	return sub_sat_u64(size, floor);
 }

@@ -134,6 +134,10 @@ static void who_claims_to_need_and_touches_little_is_doubted(void **state)
 	assert_true(vm_doubted(vm, &b));
 	b.pool_bytes = b.committed_max_bytes; /* within what all have alike there is nothing to doubt */
 	assert_false(vm_doubted(vm, &b));
+	/* a small share is no reason to take what it touches */
+	b.pool_bytes = MIB;
+	uint64_t touched = vm_wss_bytes(vm) + vm->wss.error_bytes + vm->headroom_bytes;
+	assert_int_equal(vm_credit_bytes(vm, &b), touched);
 	/* it touches more now: its word is as good as another's */
 	wss(k, 600 * MIB, 20 * MIB);
 	assert_false(vm->wss_overclaims);
