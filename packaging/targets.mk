@@ -81,8 +81,14 @@ demo:
 	@$(MAKE) --no-print-directory all
 	$(SUDO) env MEMOC_BUILD=$(abspath $(B)) KEEP=$(KEEP) $(PYTHON) tests/system/demo.py
 
+# ---- manual pages, with what the programs say of themselves put in ----
+MAN := $(patsubst packaging/man/%,$(B)/man/%,$(wildcard packaging/man/*.[1-8]))
+$(MAN): $(B)/man/%: packaging/man/% packaging/man-page packaging/memoc.conf $(B)/memoc $(B)/memocd
+	@mkdir -p $(@D)
+	$(Q)packaging/man-page $(B) $< > $@.new && mv $@.new $@
+
 # ---- static analysis ----
-lint: $(B)/varlink-text.h
+lint: $(B)/varlink-text.h $(MAN)
 	@B='$(B)' FLAGS="$(filter-out -D_FORTIFY_SOURCE=2 -DMEMOC_VERSION=%,$(ALL_CPPFLAGS)) -std=gnu11 $(call pkgflags,libxml-2.0) $(WARN)" \
 		packaging/lint
 
@@ -110,15 +116,14 @@ HOOKDIR ?= $(SYSCONFDIR)/libvirt/hooks/qemu.d
 # Otherwise the program itself lies there: a link into /usr/local would be refused by AppArmor.
 HOOK_LINK ?=
 
-MAN7 := $(wildcard packaging/man/*.7)
 INSTALLED := $(SBINDIR)/memocd $(BINDIR)/memoc $(HOOKDIR)/50-memoc $(SBINDIR)/memoc-hook \
 	$(UNITDIR)/memocd.service $(UNITDIR)/memocd.socket \
 	$(LIBDIR)/sysusers.d/memoc.conf $(LIBDIR)/tmpfiles.d/memoc.conf $(LIBDIR)/systemd/catalog/memoc.catalog \
 	$(DATADIR)/bash-completion/completions/memoc $(ZSHDIR)/_memoc \
 	$(DATADIR)/fish/vendor_completions.d/memoc.fish $(patsubst common/%,$(DATADIR)/varlink/%,$(VARLINK)) \
-	$(patsubst packaging/man/%.7,$(MANDIR)/man7/%.7,$(MAN7))
+	$(foreach page,$(notdir $(MAN)),$(MANDIR)/man$(subst .,,$(suffix $(page)))/$(page))
 
-install: all
+install: all $(MAN)
 	install -D -m 755 $(B)/memocd $(DESTDIR)$(SBINDIR)/memocd
 	install -D -m 755 $(B)/memoc $(DESTDIR)$(BINDIR)/memoc
 ifeq ($(HOOK_LINK),)
@@ -144,8 +149,7 @@ endif
 	$(B)/memoc completion fish > $(DESTDIR)$(DATADIR)/fish/vendor_completions.d/memoc.fish
 	install -d $(DESTDIR)$(DATADIR)/varlink
 	install -m 644 $(VARLINK) $(DESTDIR)$(DATADIR)/varlink/
-	install -d $(DESTDIR)$(MANDIR)/man7
-	install -m 644 $(MAN7) $(DESTDIR)$(MANDIR)/man7/
+	for page in $(MAN); do install -D -m 644 $$page $(DESTDIR)$(MANDIR)/man$${page##*.}/$${page##*/}; done
 	$(if $(DESTDIR),,@packaging/after-install $(PREFIX))
 
 # The configuration in /etc and the state in /var/lib/memoc stay: they are the administrator's.

@@ -19,7 +19,8 @@ static const char usage_text[] =
 	"  --log journal|stderr     where to log (default: journal under systemd, else stderr)\n"
 	"  --log-level LEVEL        error, warning, notice, info or debug\n"
 	"  --check-config           read the configuration, say what is wrong with it, exit\n"
-	"  --version, --help\n";
+	"  --version                print the version\n"
+	"  --help                   print this\n";
 
 enum {
 	OPT_CONFIG = 256,
