@@ -581,7 +581,8 @@ static void exec_daemon(const struct daemon_fixture *d, int log, char *const env
 
 	if (dup2(log, STDERR_FILENO) < 0 || dup2(log, STDOUT_FILENO) < 0)
 		_exit(126);
-	if (getuid() == 0 && (syscall(SYS_setgroups, 0, NULL) || syscall(SYS_setgid, NOBODY) || syscall(SYS_setuid, NOBODY)))
+	if (getuid() == 0 &&
+	    (syscall(SYS_setgroups, 0, NULL) || syscall(SYS_setgid, NOBODY) || syscall(SYS_setuid, NOBODY)))
 		_exit(126);
 	prctl(PR_SET_PDEATHSIG, SIGKILL); /* after the change of user, which forgets it */
 	execve("/usr/sbin/libvirtd", argv, environment);
