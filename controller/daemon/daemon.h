@@ -122,7 +122,10 @@ struct daemon {
 };
 
 /* ---- daemon.c ---- */
-int daemon_run(const struct options *options, struct memoc_err *err); /* exit status of the program */
+/* Starting again helps only when the configuration was corrected: systemd's name for this exit status is NOTCONFIGURED. */
+#define DAEMON_NOT_CONFIGURED 6
+/* Runs until it is asked to end: 0. It could not start, err says why: −errno, or DAEMON_NOT_CONFIGURED. */
+int daemon_run(const struct options *options, struct memoc_err *err);
 /* Queues an event (its time is set here) and, unless that is under way already, steps until the queue is empty. */
 void daemon_post(struct daemon *d, struct event ev);
 
