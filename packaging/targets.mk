@@ -5,7 +5,7 @@ PYTHON ?= python3
 FUZZ_SECONDS ?= 30
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo -E)
 
-.PHONY: deps deps-dev check check-unit check-system check-lab bench bench-policy policy-figures demo lint fuzz fuzz-run install uninstall deb tests
+.PHONY: deps deps-dev check check-unit check-system check-lab bench bench-policy policy-figures demo lint fuzz fuzz-run install uninstall deb check-deb rpm tests
 help:
 	@echo 'make                 the programs, in $(B)/'
 	@echo 'make deps            install what building and testing need (apt or dnf; asks for root by sudo)'
@@ -20,7 +20,8 @@ help:
 	@echo 'make policy-figures  the figures of memoc-policy(7) measured anew and written into it; TRACES=DIR'
 	@echo 'make lint            clang-tidy, cppcheck, shellcheck, format, catalog, man pages; fuzz: FUZZ_SECONDS=30 for each target'
 	@echo 'make install         DESTDIR= PREFIX=/usr SYSCONFDIR=/etc; make uninstall takes it away again'
-	@echo 'make deb             a Debian package, in $(B)/deb/'
+	@echo 'make deb             a Debian package, in $(B)/deb/; make check-deb installs, upgrades and purges it in a view of this root (root)'
+	@echo 'make rpm             an RPM package, in $(B)/rpm/'
 	@echo 'make clean           removes build/ and build-*/'
 	@echo 'Variables: CC=gcc|clang  WERROR=1  SAN=1 (address and undefined behaviour)  V=1 (show commands)  B=DIR'
 
@@ -159,3 +160,5 @@ uninstall:
 
 deb:
 	@packaging/make-deb '$(VERSION)' $(B)/deb
+check-deb: deb
+	@$(SUDO) packaging/check-deb $$(ls $(B)/deb/memoc_*.deb)
