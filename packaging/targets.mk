@@ -160,5 +160,7 @@ uninstall:
 
 deb:
 	@packaging/make-deb '$(VERSION)' $(B)/deb
+rpm:
+	@packaging/make-rpm "$(VERSION)" $(B)/rpm
 check-deb: deb
 	@$(SUDO) packaging/check-deb $$(ls $(B)/deb/memoc_*.deb)
