@@ -541,6 +541,7 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 	vm->pinned_bytes = min_u64(m->pinned_bytes, vm->facts.max_bytes);
 	vm->held = m->held;
 	vm->drained = m->drained;
+	vm->silent = m->silent;
 	/* Asked for all: less is what the guest had before it was reset, or somebody else's doing. Its own total tells.
 	 */
 	vm->actual_stale = m->target_bytes >= vm->facts.max_bytes;

@@ -215,6 +215,29 @@ void vm_surge_begins(struct vm *vm, uint64_t now_ms)
 	vm->surge_bytes = 0;
 }
 
+#define SILENT_MS 60000 /* asked for so long and not told */
+
+/* Neither what it uses nor whether it swaps. Only while it is asked and could answer: libvirt away, a hung monitor, a
+ * pause or a boot are not the guest's silence. */
+static void note_silence(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t used;
+	bool told = vm_stats_fresh(vm, x->config, x->now_ms) && (vm->stats.has_swap || guest_used_bytes(vm, &used));
+	bool could = judged(vm->state) && vm->booted && x->now_ms - vm->asked_ms <= x->config->stale_ms;
+	vm->asked_ms = x->now_ms;
+	if (told && vm->silent)
+		record(x, vm, RECORD_SILENT_OVER, vm->actual_bytes, vm->target_bytes, "it tells what it uses");
+	if (told)
+		vm->silent = false;
+	if (told || !could) {
+		vm->silent_from_ms = x->now_ms;
+	} else if (!vm->silent && x->now_ms - vm->silent_from_ms >= SILENT_MS) {
+		vm->silent = true;
+		record(x, vm, RECORD_SILENT, vm->actual_bytes, vm->target_bytes,
+		       "asked for %d s and not told what it uses", SILENT_MS / 1000);
+	}
+}
+
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 {
 	if (s->has_actual)
@@ -240,6 +263,7 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 	if (advanced && vm->stats_advances >= 2 && vm->state != VM_PAUSED && vm->state != VM_MIGRATING_OUT &&
 	    !actual_of_before(vm))
 		vm->actual_trusted = true;
+	note_silence(vm, x);
 }
 
 /* ---- host ---- */

@@ -32,6 +32,8 @@ enum record_kind {
 	RECORD_LIMIT_DRIFT,	  /* "limit-drift": someone else changed it; put back */
 	RECORD_NEEDY,		  /* "needy" */
 	RECORD_NEEDY_OVER,	  /* "needy-over" */
+	RECORD_SILENT,		  /* "silent": a guest that is asked does not tell what it uses */
+	RECORD_SILENT_OVER,	  /* "silent-over" */
 	RECORD_DOUBLE_SWAP,	  /* "double-swap" */
 	RECORD_DOUBLE_SWAP_OVER,  /* "double-swap-over" */
 	RECORD_REBOOTED,	  /* "rebooted" */

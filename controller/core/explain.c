@@ -166,6 +166,10 @@ size_t core_explain_lines(const struct core *c, const struct vm *vm, uint64_t no
 		line(&l, "it has no balloon device: only the limit can shrink it");
 	else if (!vm->facts.policy.balloon || !x.config->balloon_enabled)
 		line(&l, "its balloon may not be used (policy)");
+	if (vm_by_limit_alone(vm, &x))
+		line(&l, "it tells nothing of itself: its balloon stays empty, the limit alone sizes it");
+	else if (vm->silent)
+		line(&l, "it tells nothing of itself: what its balloon costs it is not seen");
 	if (vm->double_swap)
 		line(&l, "guest and host swap it at once: limit open, balloon only");
 	if (vm->bounds & BOUND_DWELL)

@@ -59,6 +59,8 @@ const char *record_name(enum record_kind k)
 		[RECORD_LIMIT_DRIFT] = "limit-drift",
 		[RECORD_NEEDY] = "needy",
 		[RECORD_NEEDY_OVER] = "needy-over",
+		[RECORD_SILENT] = "silent",
+		[RECORD_SILENT_OVER] = "silent-over",
 		[RECORD_DOUBLE_SWAP] = "double-swap",
 		[RECORD_DOUBLE_SWAP_OVER] = "double-swap-over",
 		[RECORD_REBOOTED] = "rebooted",

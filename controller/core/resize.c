@@ -20,7 +20,7 @@ static uint64_t balloon_tolerance_bytes(const struct vm *vm, const struct core_c
 static bool balloon_reachable(const struct vm *vm, const struct vm_ctx *x, bool growing)
 {
 	/* What a balloon holds is given back also where it may not be used any more. */
-	return growing ? vm->facts.has_balloon && !vm->quarantined : vm_balloon_allowed(vm, x->config);
+	return growing ? vm->facts.has_balloon && !vm->quarantined : vm_balloon_usable(vm, x);
 }
 
 /* Known not to deliver: asked, but not waited for. One that is due again, where no limit can take its part, is waited
@@ -68,9 +68,10 @@ enum vm_signal resize_ask_balloon(struct vm *vm, struct vm_ctx *x, bool growing)
 		vm->op_ms = NEVER_MS;
 		return there ? SIG_BALLOON_DONE : SIG_BALLOON_SKIP;
 	}
-	bool asked = vm->balloon_asked_bytes == vm->target_bytes && !vm->balloon_unsure;
+	uint64_t wish = vm_by_limit_alone(vm, x) ? vm->facts.max_bytes : vm->target_bytes;
+	bool asked = vm->balloon_asked_bytes == wish && !vm->balloon_unsure;
 	if (!asked && (!there || vm->balloon_asked_bytes || x->config->policy->own_bounds))
-		vm_send_balloon(vm, x, vm->target_bytes);
+		vm_send_balloon(vm, x, wish);
 	if (there) {
 		vm->op_ms = NEVER_MS;
 		return SIG_BALLOON_DONE;
@@ -538,10 +539,28 @@ static void retry_balloon(struct vm *vm, struct vm_ctx *x)
 	/* A driver that came late has not been asked for what the limit holds now. */
 	due |= vm->health == BALLOON_UNKNOWN && vm->actual_trusted && vm->balloon_asked_bytes &&
 	       vm->balloon_asked_bytes != vm->target_bytes;
-	if (!due || !vm_plannable(vm, x) || !vm_balloon_allowed(vm, x->config) || x->config->observe)
+	/* Silent until now, and by the limit alone. */
+	due |= vm_balloon_works(vm) && !vm->silent && vm->balloon_asked_bytes == vm->facts.max_bytes;
+	if (!due || !vm_plannable(vm, x) || !vm_balloon_usable(vm, x) || x->config->observe)
 		return;
 	if (vm->actual_bytes > vm->target_bytes + balloon_tolerance_bytes(vm, x->config) && !vm->needy)
 		vm_signal(vm, SIG_RETRY, x);
+}
+
+/* First the limit, then the balloon: what comes out of it is not to be used unseen. */
+static void empty_balloon(struct vm *vm, struct vm_ctx *x)
+{
+	bool full = !vm->actual_trusted || vm->actual_bytes >= vm->facts.max_bytes;
+	if (!vm_by_limit_alone(vm, x) || full || !vm_plannable(vm, x) || x->config->observe || vm->needy)
+		return;
+	if (vm->limit_known && !vm->limit_pending && vm->limit_bytes == LIMIT_NONE && x->now_ms >= vm->limit_hold_ms) {
+		vm->target_bytes = vm_size_bytes(vm);
+		snprintf(vm->reason, sizeof(vm->reason), "it tells nothing of itself: by limit, not by balloon");
+		vm_signal(vm, SIG_LOWER, x);
+	} else if (vm->limit_known && vm->limit_bytes != LIMIT_NONE && vm->balloon_asked_bytes != vm->facts.max_bytes) {
+		snprintf(vm->reason, sizeof(vm->reason), "it tells nothing of itself: by limit, not by balloon");
+		vm_send_balloon(vm, x, vm->facts.max_bytes);
+	}
 }
 
 #define RESULT_LOST_MS 30000 /* a limit on v1 is lowered synchronously, to slow swap perhaps */
@@ -614,6 +633,7 @@ void vm_maintain(struct vm *vm, struct vm_ctx *x)
 	if (vm->state == VM_STEADY) {
 		judge_in_background(vm, x);
 		watch_inhibition(vm, x);
+		empty_balloon(vm, x);
 		retry_balloon(vm, x);
 	}
 }

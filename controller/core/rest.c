@@ -7,7 +7,8 @@ static bool settled(const struct vm *vm)
 	bool reopens = vm->limit_ours && vm->limit_asked_bytes == LIMIT_NONE && vm->limit_bytes != LIMIT_NONE;
 	return vm->state == VM_STEADY && !vm->needy && vm->op_ms == NEVER_MS && !vm->balloon_pending &&
 	       !vm->limit_pending && !reopens && vm->surge_bytes == 0 && vm_balloon_works(vm) && !vm->double_swap &&
-	       vm->double_swap_signs == 0 && vm->faulting_ms == NEVER_MS && vm->limit_known;
+	       vm->double_swap_signs == 0 && vm->faulting_ms == NEVER_MS && vm->limit_known && !vm->silent &&
+	       vm->silent_from_ms == vm->asked_ms;
 }
 
 /* What was seen last is from after the last change: rules that wait for such a look have had it. */
@@ -72,7 +73,7 @@ void vm_note_stats(struct vm *vm, const struct guest_stats *s, uint64_t now_ms)
 {
 	if (s->has_actual)
 		vm->actual_ms = now_ms;
-	vm->rate_stats_ms = vm->stats_ms = now_ms;
+	vm->rate_stats_ms = vm->stats_ms = vm->asked_ms = vm->silent_from_ms = now_ms;
 	vm->stats_advances++;
 	vm->stats = *s;
 	vm_surge_begins(vm, now_ms);

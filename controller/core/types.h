@@ -121,6 +121,7 @@ struct vm_memory {
 	bool held;		    /* `memoc hold` */
 	bool drained;		    /* `memoc drain`; held as well */
 	bool limit_ours;	    /* the cgroup limit found was set by memoc */
+	bool silent;		    /* it did not tell what it uses */
 };
 
 struct core_config {

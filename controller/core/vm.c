@@ -93,6 +93,18 @@ bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x)
 	return vm_limit_forbidden_why(vm, x) == NULL;
 }
 
+bool vm_by_limit_alone(const struct vm *vm, const struct vm_ctx *x)
+{
+	bool has_driver = vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW || vm->health == BALLOON_STALLED;
+	return vm->silent && has_driver && !vm->pinned_bytes && !x->config->policy->own_bounds &&
+	       vm_limit_allowed(vm, x);
+}
+
+bool vm_balloon_usable(const struct vm *vm, const struct vm_ctx *x)
+{
+	return vm_balloon_allowed(vm, x->config) && !vm_by_limit_alone(vm, x);
+}
+
 /*
  * A limit cannot be lowered without knowing residency, nor soon after the last try came to nothing. A stalled balloon
  * gives nothing below its floor until it is due again.
@@ -102,7 +114,7 @@ uint64_t vm_shrink_floor_bytes(const struct vm *vm, const struct vm_ctx *x)
 	bool sampled = vm->has_sample && vm->sample.has_memory;
 	if (vm_limit_allowed(vm, x) && sampled && x->now_ms >= vm->limit_hold_ms)
 		return 0;
-	if (!vm_balloon_allowed(vm, x->config) || vm->health == BALLOON_ABSENT || vm->health == BALLOON_INHIBITED)
+	if (!vm_balloon_usable(vm, x) || vm->health == BALLOON_ABSENT || vm->health == BALLOON_INHIBITED)
 		return UINT64_MAX;
 	return vm->health == BALLOON_STALLED && x->now_ms < vm->retry_at_ms ? vm->floor_bytes : 0;
 }

@@ -112,6 +112,9 @@ struct vm {
 	bool has_stats;
 	uint64_t stats_ms;	 /* when last_update_s last moved on */
 	unsigned stats_advances; /* since the guest (re)started or resumed; believable from 2 on */
+	uint64_t asked_ms;	 /* when statistics were read last, whatever they said */
+	uint64_t silent_from_ms; /* asked since then, and never a word of what it uses */
+	bool silent;		 /* so for long: see vm_by_limit_alone() */
 	struct vm_host_sample sample;
 	bool has_sample;
 	uint64_t sample_ms;
@@ -296,6 +299,14 @@ uint64_t vm_limit_for(const struct vm *vm, uint64_t size_bytes); /* cgroup limit
 bool vm_balloon_allowed(const struct vm *vm,
 			const struct core_config *c);		    /* device there, not forbidden, not quarantined */
 bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x); /* may host swap take the rest */
+/*
+ * A guest with a working balloon that tells nothing of itself (Windows without its balloon service): whether a balloon
+ * hurts it nobody would see, while a limit shows in its faults on the host. So its balloon is emptied and the limit
+ * alone sizes it, where limits may be used. Not while a person has pinned its size.
+ */
+bool vm_by_limit_alone(const struct vm *vm, const struct vm_ctx *x);
+bool vm_balloon_usable(const struct vm *vm,
+		       const struct vm_ctx *x); /* to shrink it: allowed, and it is not by limit alone */
 uint64_t vm_shrink_floor_bytes(const struct vm *vm,
 			       const struct vm_ctx *x); /* no way below; UINT64_MAX: no way at all */
 const char *vm_limit_forbidden_why(const struct vm *vm, const struct vm_ctx *x); /* NULL where allowed */

@@ -67,7 +67,7 @@ static enum vm_signal shrink(struct vm *vm, struct vm_ctx *x)
 static enum vm_signal shrink_now(struct vm *vm, struct vm_ctx *x)
 {
 	vm->deadline_ms = NEVER_MS;
-	if (vm_balloon_allowed(vm, x->config) && (vm->balloon_asked_bytes != vm->target_bytes || vm->balloon_unsure))
+	if (vm_balloon_usable(vm, x) && (vm->balloon_asked_bytes != vm->target_bytes || vm->balloon_unsure))
 		vm_send_balloon(vm, x, vm->target_bytes);
 	resize_watch_balloon(vm, x, false, false);
 	return resize_lower_limit(vm, x);
@@ -123,7 +123,7 @@ static enum vm_signal halt(struct vm *vm, struct vm_ctx *x)
 	snprintf(vm->reason, sizeof(vm->reason), "%s while it was shrunk: stopped",
 		 vm->held || x->hold_all ? "held" : "became needy");
 	vm->op_ms = NEVER_MS;
-	if (vm_balloon_allowed(vm, x->config) && vm->balloon_asked_bytes && vm->balloon_asked_bytes < vm->target_bytes)
+	if (vm_balloon_usable(vm, x) && vm->balloon_asked_bytes && vm->balloon_asked_bytes < vm->target_bytes)
 		vm_send_balloon(vm, x, vm->target_bytes);
 	uint64_t limit = resize_open_limit_for(vm, x, vm->target_bytes);
 	if (vm->limit_pending || (vm->limit_known && vm->limit_bytes < limit))

@@ -29,6 +29,7 @@ static struct vm_memory remember(const struct vm *vm, const struct entry *e)
 		.held = vm->held,
 		.drained = vm->drained,
 		.limit_ours = vm->limit_ours || vm->limit_pending,
+		.silent = vm->silent,
 	};
 }
 

@@ -32,7 +32,7 @@
 #define MEMORY(T, P)                                                                                                   \
 	BOOL(T, P, known), U64(T, P, target_bytes), ENUM(T, P, health, 0, BALLOON_HEALTH_END),                         \
 	U64(T, P, speed_bytes_per_s), U64(T, P, floor_bytes), U64(T, P, retry_delay_ms), U64(T, P, pinned_bytes),      \
-	BOOL(T, P, held), BOOL(T, P, drained), BOOL(T, P, limit_ours)
+	BOOL(T, P, held), BOOL(T, P, drained), BOOL(T, P, limit_ours), BOOL(T, P, silent)
 
 #define STATS(T, P)                                                                                                    \
 	U64(T, P, last_update_s), U64(T, P, usable_bytes), U64(T, P, unused_bytes), U64(T, P, disk_caches_bytes),      \
@@ -88,6 +88,7 @@ static const struct field vm_list[] = {
 	FACTS(struct vm, facts.), U64(struct vm, , added_ms), BOOL(struct vm, , booted),
 	/* what was seen last */
 	STATS(struct vm, stats.), BOOL(struct vm, , has_stats), U64(struct vm, , stats_ms), INT(struct vm, , stats_advances),
+	U64(struct vm, , asked_ms), U64(struct vm, , silent_from_ms), BOOL(struct vm, , silent),
 	SAMPLE(struct vm, sample.), BOOL(struct vm, , has_sample), U64(struct vm, , sample_ms),
 	U64(struct vm, , actual_bytes), BOOL(struct vm, , actual_seen), U64(struct vm, , actual_change_ms), BOOL(struct vm, , actual_trusted),
 	BOOL(struct vm, , actual_stale), U64(struct vm, , actual_ms), U64(struct vm, , overhead_bytes), BOOL(struct vm, , overhead_measured),

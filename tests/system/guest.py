@@ -146,7 +146,8 @@ class Line:
 
 
 class Guest:
-    """One VM. `driver=False` boots without the balloon driver; `balloon=False` gives it no balloon device at all.
+    """One VM. `driver=False` boots without the balloon driver, `driver="silent"` with one that never answers for statistics;
+    `balloon=False` gives it no balloon device at all.
 
     policy: attributes of memoc's policy element in the domain's metadata; None leaves the element out.
     stats_period: whole seconds, None leaves it off. swap_mib: swap inside the guest (without any, a squeezed guest's
@@ -177,7 +178,8 @@ class Guest:
 
     def xml(self, libvirtd=None):
         libvirtd = libvirtd or self.libvirtd
-        words = f"{CMDLINE}{clock_words()} memoc.driver={int(self.driver)} memoc.swap_mib={self.swap_mib} memoc.fill={int(self.fill)}"
+        driver = {True: "1", False: "0"}.get(self.driver, self.driver)
+        words = f"{CMDLINE}{clock_words()} memoc.driver={driver} memoc.swap_mib={self.swap_mib} memoc.fill={int(self.fill)}"
         resource = self.lab.partition.resource
         parts = [
             f"<domain type='{accelerator()}'>",

@@ -728,6 +728,128 @@ static void after_a_reboot_the_guests_account_counts(void **state)
 	assert_true(vm->need_bytes >= 450 * MIB);
 }
 
+/* Asked each second, and its statistics never move on; everything it asks for is done. */
+static void asked_in_vain(struct kit *k, unsigned seconds)
+{
+	struct vm *vm = kit_vm(k, 1);
+	struct event ev = {.type = EVENT_VM_STATS, .vm = 1, .stats = vm->stats};
+	for (unsigned i = 0; i < seconds; i++) {
+		ev.stats.actual_bytes = vm->balloon_asked_bytes ? vm->balloon_asked_bytes : vm->actual_bytes;
+		k->now_ms += 500;
+		kit_sample(k, 1, min_u64(280 * MIB, vm->limit_bytes), vm->limit_bytes, 0);
+		k->now_ms += 500;
+		assert_int_equal(kit_step(k, &ev), 0);
+		kit_answer(k);
+		kit_tick(k, 0);
+		kit_answer(k);
+	}
+}
+
+/* Its balloon holds memory and works. */
+static struct vm *ballooned(struct kit *k)
+{
+	struct vm *vm = kit_vm(k, 1);
+	vm->actual_bytes = vm->target_bytes = vm->balloon_asked_bytes = 300 * MIB;
+	vm->health = BALLOON_WORKING;
+	vm->limit_known = true;
+	vm->limit_bytes = LIMIT_NONE;
+	vm->grow_ms = k->now_ms;
+	return vm;
+}
+
+static void a_silent_guest_is_by_limit_alone(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k);
+	asked_in_vain(k, 55);
+	assert_false(vm->silent);
+	assert_int_equal(vm->actual_bytes, 300 * MIB);
+	asked_in_vain(k, 15);
+	assert_true(vm->silent && vm_by_limit_alone(vm, &(struct vm_ctx){.config = &k->config, .host = &k->host}));
+	assert_int_equal(vm->actual_bytes, 512 * MIB);
+	assert_true(vm->limit_bytes != LIMIT_NONE && vm_size_bytes(vm) <= 320 * MIB); /* no more than before */
+	/* Less is had by the limit, at once; more by the limit too. */
+	struct event c = {.type = EVENT_CONFIG, .config = &k->config};
+	k->config.pool_bytes = 300 * MIB;
+	assert_int_equal(kit_step(k, &c), 0);
+	uint64_t before = vm_size_bytes(vm);
+	for (int i = 0; i < 90; i++) {
+		asked_in_vain(k, 1);
+		assert_int_equal(vm->balloon_asked_bytes, 512 * MIB);
+	}
+	assert_true(vm_size_bytes(vm) < before);
+	/* A person's word is done by both. */
+	pin(k, vm_size_bytes(vm) - 32 * MIB);
+	assert_non_null(kit_find(k, EFFECT_BALLOON, 1));
+	assert_int_equal(kit_find(k, EFFECT_BALLOON, 1)->bytes, vm->pinned_bytes);
+}
+
+static void silence_is_only_counted_where_it_was_asked(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k);
+	for (int i = 0; i < 6; i++) { /* libvirt was away in between */
+		asked_in_vain(k, 40);
+		k->now_ms += 2 * k->config.stale_ms;
+	}
+	assert_false(vm->silent);
+	kit_signal(k, EVENT_VM_PAUSED, 1);
+	asked_in_vain(k, 100);
+	assert_false(vm->silent);
+	kit_signal(k, EVENT_VM_RUNNING, 1);
+	asked_in_vain(k, 50);
+	assert_false(vm->silent);
+	asked_in_vain(k, 12);
+	assert_true(vm->silent);
+}
+
+static void a_guest_that_says_only_whether_it_swaps_is_not_silent(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k);
+	struct event ev = {.type = EVENT_VM_STATS,
+			   .vm = 1,
+			   .stats = {.last_update_s = vm->stats.last_update_s,
+				     .has_actual = true,
+				     .has_swap = true,
+				     .actual_bytes = 300 * MIB}};
+	for (int i = 0; i < 100; i++) {
+		k->now_ms += 1000;
+		ev.stats.last_update_s++;
+		assert_int_equal(kit_step(k, &ev), 0);
+		kit_tick(k, 0);
+	}
+	assert_false(vm->silent);
+}
+
+static void without_host_swap_a_silent_guest_keeps_its_balloon(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k);
+	k->host.swap_total_bytes = k->host.swap_free_bytes = 0;
+	asked_in_vain(k, 100);
+	assert_true(vm->silent);
+	assert_int_equal(vm->balloon_asked_bytes, 300 * MIB);
+	assert_true(vm->limit_bytes == LIMIT_NONE);
+}
+
+static void who_speaks_again_is_asked_for_what_the_limit_holds(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k);
+	asked_in_vain(k, 70);
+	assert_true(vm->silent);
+	uint64_t size = vm_size_bytes(vm);
+	for (int i = 0; i < 3; i++) {
+		k->now_ms += 1000;
+		kit_stats(k, 1, 512 * MIB, 300 * MIB);
+		kit_sample(k, 1, min_u64(280 * MIB, vm->limit_bytes), vm->limit_bytes, 0);
+		kit_tick(k, 0);
+	}
+	assert_false(vm->silent);
+	assert_true(vm->balloon_asked_bytes <= size);
+}
+
 static void a_refused_opening_is_tried_again(void **state)
 {
 	struct kit *k = *state;
@@ -1061,6 +1183,11 @@ int main(void)
 		WITH_KIT(late_word_of_a_growth),
 		WITH_KIT(after_a_reboot_the_guests_account_counts),
 		cmocka_unit_test(a_restart_does_not_believe_the_balloon_of_before),
+		WITH_KIT(a_silent_guest_is_by_limit_alone),
+		WITH_KIT(silence_is_only_counted_where_it_was_asked),
+		WITH_KIT(a_guest_that_says_only_whether_it_swaps_is_not_silent),
+		WITH_KIT(without_host_swap_a_silent_guest_keeps_its_balloon),
+		WITH_KIT(who_speaks_again_is_asked_for_what_the_limit_holds),
 		WITH_KIT(a_refused_opening_is_tried_again),
 		WITH_KIT(paused_guests_are_left_alone_and_not_believed_after),
 		WITH_KIT(a_vm_started_paused_boots_when_it_runs),

@@ -315,7 +315,8 @@ static struct event random_added(vm_id vm)
 						     .retry_delay_ms = often(50) ? below(60000) : 0,
 						     .pinned_bytes = often(10) ? 256 * MIB : 0,
 						     .held = often(5),
-						     .limit_ours = often(50)};
+						     .limit_ours = often(50),
+						     .silent = often(10)};
 	return ev;
 }
 

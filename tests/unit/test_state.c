@@ -75,7 +75,8 @@ static struct state_vm vm_of(const char *uuid, const char *name)
 			   .pinned_bytes = GIB,
 			   .held = true,
 			   .drained = true,
-			   .limit_ours = true},
+			   .limit_ours = true,
+			   .silent = true},
 		.policy = vmpolicy_default(),
 	};
 
@@ -102,6 +103,7 @@ static void assert_same_memory(const struct vm_memory *a, const struct vm_memory
 	assert_int_equal(a->held, b->held);
 	assert_int_equal(a->drained, b->drained);
 	assert_int_equal(a->limit_ours, b->limit_ours);
+	assert_int_equal(a->silent, b->silent);
 }
 
 static void assert_same_policy(const struct vmpolicy *a, const struct vmpolicy *b)
