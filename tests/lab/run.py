@@ -65,10 +65,11 @@ PLAN = [
     (1, "lab", "test_install", ""),
     (1, "lab", "test_service", ""),
     (2, "lab", "test_boot", ""),
+    (2, "lab", "test_cgroup_v2", ""),
     (2, "lab", "test_remove", ""),
     (2, "system", "test_balloon", "no_driver speed_is_learned"),
     (2, "system", "test_lifecycle", "reset_from_outside pause_and_resume destroy_in_mid_shrink"),
-    (2, "system", "test_resize", "needy_takes grow_again"),
+    (2, "system", "test_resize", "order_of_limit_and_balloon"),
 ]
 
 # Put before the calls of run.py. Level-1 tests take the programs out of the package, which is removed by then.
