@@ -4,11 +4,12 @@
 # is then run again ($BOOT counts from 1). What it prints goes to /lab/output, its exit status to /lab/status.
 exec >>/lab/output 2>&1
 cd / || exit 1
+# shellcheck source=/dev/null
 . /lab/environment
 BOOT=$(($(cat /lab/boots 2>/dev/null || echo 0) + 1))
 export BOOT
 echo "$BOOT" >/lab/boots
-echo "lab: boot $BOOT of $(uname -r) on $(. /etc/os-release && echo "$PRETTY_NAME"), $(systemctl --version | head -n 1), up for $(cut -d' ' -f1 /proc/uptime) s"
+echo "lab: boot $BOOT of $(uname -r) on Debian $(cat /etc/debian_version), $(systemctl --version | head -n 1), up for $(cut -d' ' -f1 /proc/uptime) s"
 if [ "$BOOT" -eq 1 ] || [ -e /lab/again ]; then
 	rm -f /lab/again
 	/lab/script

@@ -220,11 +220,12 @@ def plant_foreign_hooks():
 
 
 def foreign_hooks():
-    """{path: (content, mode, times)}; the access time is not looked at."""
+    """{path: (content, mode, owner, times)}; the access time is not looked at."""
     found = {}
     for path in FOREIGN:
         stat = path.stat()
-        found[str(path)] = (hashlib.sha256(path.read_bytes()).hexdigest(), stat.st_mode, stat.st_uid, stat.st_mtime_ns, stat.st_ctime_ns)
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        found[str(path)] = (content, stat.st_mode, stat.st_uid, stat.st_mtime_ns, stat.st_ctime_ns)
     return found
 
 
@@ -234,7 +235,7 @@ def main():
         Site(lab).ready()
 
 
-__all__ = ["CONFIG", "FOREIGN_LOG", "HOOKS", "LabError", "MIB", "Site", "foreign_hooks", "host", "installed", "journal", "plant_foreign_hooks",
+__all__ = ["CONFIG", "DEB", "FOREIGN_LOG", "HOOKS", "LabError", "MIB", "Site", "foreign_hooks", "host", "installed", "journal", "plant_foreign_hooks",
            "run", "systemctl", "time", "unit", "wait_for"]
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ mkdir -p /var/lib/memoc-lab && cp -n /lab/image/* /var/lib/memoc-lab/
 if [ ! -d "$MEMOC_BUILD" ]; then
 	dpkg-deb -x /lab/memoc.deb /var/lib/memoc-lab/package
 	mkdir "$MEMOC_BUILD"
-	ln -s /var/lib/memoc-lab/package/usr/sbin/memocd /var/lib/memoc-lab/package/usr/sbin/memoc-hook /var/lib/memoc-lab/package/usr/bin/memoc "$MEMOC_BUILD"
+	for program in sbin/memocd sbin/memoc-hook bin/memoc; do ln -s /var/lib/memoc-lab/package/usr/$program "$MEMOC_BUILD"; done
 fi
 cd /lab/tree/tests/system
 worst=0

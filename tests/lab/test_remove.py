@@ -30,7 +30,8 @@ def another_version(version, directory):
     tree = pathlib.Path(directory) / "package"
     run(["dpkg-deb", "-R", DEB, tree], limit_s=60)
     control = tree / "DEBIAN/control"
-    control.write_text(re.sub(r"^Version: .*$", f"Version: {version}", control.read_text(encoding="utf-8"), flags=re.MULTILINE), encoding="utf-8")
+    text = re.sub(r"^Version: .*$", f"Version: {version}", control.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    control.write_text(text, encoding="utf-8")
     target = pathlib.Path(directory) / f"memoc_{version}.deb"
     run(["dpkg-deb", "-Znone", "-b", tree, target], limit_s=60)
     return target
