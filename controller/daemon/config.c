@@ -34,6 +34,7 @@ static const struct enum_name backend_words[] = {{WORD_BUILT_IN, "auto"},
 						 {WORD_BUILT_IN, "damon"},
 						 {WORD_BUILT_IN, "lru"},
 						 {WORD_BUILT_IN, "refault"},
+						 {WORD_BUILT_IN, "idle-host"},
 						 {0, NULL}};
 static const struct enum_name listen_words[] = {{WORD_BUILT_IN, "none"}, {0, NULL}};
 static const struct enum_name only_off[] = {{false, "off"}, {false, "no"}, {0, NULL}};

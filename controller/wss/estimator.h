@@ -5,6 +5,7 @@
  *   idle     page_idle/bitmap: single pages are marked idle; who touches them takes the mark away
  *   damon    DAMON's access checks, one random page in each of many equal pieces of RAM
  *   lru      generations of the multi-generational LRU of the VM's cgroup
+ *   idle-host  the same bitmap; frames of the host's memory at random, and whose they are: one sample for all VMs
  *   refault  a little memory is reclaimed; what comes back was in use. Changes the VM, so it is used only where asked
  * for
  *
