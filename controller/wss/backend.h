@@ -17,6 +17,7 @@ struct wss_ops {
 	int (*begin)(struct wss *w, const struct wss_target *t, struct wss_sample *s, struct memoc_err *err);
 	int (*start)(struct wss *w, uint64_t window_ms, struct memoc_err *err);
 	int (*collect)(struct wss *w, struct memoc_err *err);
+	void (*abort)(struct wss *w);
 	int (*end)(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err);
 	void (*clear)(struct wss_sample *s); /* frees s->own */
 };

@@ -179,6 +179,12 @@ int wss_collect(struct wss *w, struct memoc_err *err)
 	return w->ops->collect ? w->ops->collect(w, err) : 0;
 }
 
+void wss_abort(struct wss *w)
+{
+	if (w->ops->abort)
+		w->ops->abort(w);
+}
+
 int wss_end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err)
 {
 	uint64_t began = wss_cpu_ns();

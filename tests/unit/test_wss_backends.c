@@ -690,6 +690,8 @@ static void test_damon_round(void **state)
 	assert_int_equal(covered, ram.bytes);
 	assert_int_equal(end, (SECOND + 512) * PAGE);
 	begin_fails(w, -EAGAIN, "under way");
+	wss_abort(w); /* a real collect that waits would come back now */
+	assert_string_equal(text_of("/" KDAMONDS "0/state"), "off");
 	put(CONTEXT "schemes/0/tried_regions/total_bytes", "2097152\n"); /* 512 pages of 2048: two regions */
 	assert_int_equal(wss_collect(w, &err), 0);
 	assert_string_equal(text_of("/" KDAMONDS "nr_kdamonds"), "0");
