@@ -83,7 +83,7 @@ static int judge(int kpageflags, struct frame *f, uint64_t flags)
 int frames_look_up(int kpageflags, struct frame *frames, size_t n)
 {
 	struct by_number *list AUTO_FREE = malloc((n + 1) * sizeof(*list));
-	uint64_t *words AUTO_FREE = malloc((n + 1) * 2 * sizeof(*words));
+	uint64_t *words AUTO_FREE = calloc(n + 1, 2 * sizeof(*words));
 	size_t wanted = 0;
 	int r;
 

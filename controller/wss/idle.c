@@ -144,7 +144,7 @@ static int count(const struct idle *idle, const struct idle_sample *i, const str
 {
 	uint32_t *order AUTO_FREE = NULL;
 	ssize_t n = frames_order(now, i->n, &order);
-	uint64_t *index AUTO_FREE = n < 0 ? NULL : malloc(((size_t)n + 1) * 2 * sizeof(*index));
+	uint64_t *index AUTO_FREE = n < 0 ? NULL : calloc((size_t)n + 1, 2 * sizeof(*index));
 	int r;
 
 	if (!index)

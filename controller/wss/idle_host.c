@@ -196,7 +196,7 @@ static int look(const struct host *h, struct frame *frames, size_t n, uint64_t *
 	uint32_t *order AUTO_FREE = NULL;
 	int r = frames_look_up(h->kpageflags, frames, n);
 	ssize_t tracked = r < 0 ? r : frames_order(frames, n, &order);
-	uint64_t *index AUTO_FREE = tracked < 0 ? NULL : malloc(((size_t)tracked + 1) * 2 * sizeof(*index));
+	uint64_t *index AUTO_FREE = tracked < 0 ? NULL : calloc((size_t)tracked + 1, 2 * sizeof(*index));
 
 	if (!index)
 		return tracked < 0 ? (int)tracked : -ENOMEM;
@@ -279,7 +279,7 @@ static int count(struct host *h)
 {
 	size_t n = h->picked;
 	struct frame *now AUTO_FREE = calloc(n + 1, sizeof(*now));
-	uint64_t *owner AUTO_FREE = malloc((n + 1) * sizeof(*owner)), *index AUTO_FREE = NULL;
+	uint64_t *owner AUTO_FREE = calloc(n + 1, sizeof(*owner)), *index AUTO_FREE = NULL;
 	uint32_t *order AUTO_FREE = NULL;
 	ssize_t tracked;
 	int r;
@@ -290,7 +290,7 @@ static int count(struct host *h)
 		now[i].pfn = now[i].head = h->list[i].before.pfn;
 	r = look(h, now, n, owner);
 	tracked = r < 0 ? r : frames_order(now, n, &order);
-	index = tracked < 0 ? NULL : malloc(((size_t)tracked + 1) * 2 * sizeof(*index));
+	index = tracked < 0 ? NULL : calloc((size_t)tracked + 1, 2 * sizeof(*index));
 	if (!index)
 		return tracked < 0 ? (int)tracked : -ENOMEM;
 	for (ssize_t k = 0; k < tracked; k++)
