@@ -6,6 +6,8 @@
 #ifndef MEMOC_CLI_CHECK_H
 #define MEMOC_CLI_CHECK_H
 
+#include <sys/types.h>
+
 #include "common/util.h"
 
 enum check_result { CHECK_PASS = 1, CHECK_WARN, CHECK_FAIL };
@@ -35,6 +37,11 @@ int check_read(const char *root, const char *path, char *buf, size_t len);
 int check_read_number(const char *root, const char *path, long *ret);
 bool check_exists(const char *root, const char *path);
 
+/*
+ * check_systemd.c: when systemd last reloaded the service of that program and main process; 0 where it never did, or
+ * where there is no systemd to ask.
+ */
+time_t check_reloaded(const char *program, pid_t pid);
 /* check_host.c: cgroups, swap, pressure, working-set sources, sysctls, privileges */
 void check_host(const char *root, struct check_list *l);
 /* check_libvirt.c: its socket, and the hook */

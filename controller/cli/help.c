@@ -27,17 +27,17 @@ static int put_form(FILE *out, const struct cli_option *o)
 	return fprintf(out, "  %s--%s%s%s", letter, o->name, o->value ? " " : "", o->value ? o->value : "");
 }
 
-/* Longer forms have a line of their own. */
-#define FORM_WIDTH 20
+/* Longer forms have a line of their own; others are two spaces or more before their text (packaging/man-page). */
+#define FORM_WIDTH 19
 
 static void put_options(FILE *out, const struct cli_option *o)
 {
 	for (; o && o->name; o++) {
 		int width = put_form(out, o);
 		if (width > FORM_WIDTH)
-			fprintf(out, "\n%*s %s\n", FORM_WIDTH, "", o->help);
+			fprintf(out, "\n%*s  %s\n", FORM_WIDTH, "", o->help);
 		else
-			fprintf(out, "%*s %s\n", FORM_WIDTH - width, "", o->help);
+			fprintf(out, "%*s  %s\n", FORM_WIDTH - width, "", o->help);
 	}
 }
 

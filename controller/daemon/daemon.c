@@ -263,10 +263,10 @@ static int lock_state(struct daemon *d, struct memoc_err *err)
 static int open_host(struct daemon *d, struct memoc_err *err)
 {
 	int r = proc_host_open("", &d->proc_host, err);
-	if (r == 0)
-		r = load_config(d, &d->config, &d->settings, &d->n_settings, err);
 	if (r < 0)
 		return r;
+	if (load_config(d, &d->config, &d->settings, &d->n_settings, err) < 0)
+		return DAEMON_NOT_CONFIGURED;
 	log_set_level(log_level_of(d));
 	r = cgroup_setup(&d->cgroup_version, err);
 	if (r == 0)

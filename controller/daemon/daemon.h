@@ -118,6 +118,9 @@ struct daemon {
 	struct measuring *measuring;
 	struct state remembered; /* of the last memocd, until each VM has taken its own */
 	bool state_dirty, state_writing;
+	bool looked;		/* libvirt has told of all VMs that run, or was found not to be there */
+	bool drain_all;		/* VMs that are still being looked at are drained too: `memoc drain --all`, until `memoc
+				   release` */
 	uint64_t list_again_ms; /* when to ask libvirt again for all VMs, after a failure; NEVER_MS = no need */
 	int lock_fd;
 	struct control *control;
@@ -130,7 +133,11 @@ struct daemon {
 };
 
 /* ---- daemon.c ---- */
-int daemon_run(const struct options *options, struct memoc_err *err); /* exit status of the program */
+/* Starting again helps only when the configuration was corrected: systemd's name for this exit status is NOTCONFIGURED.
+ */
+#define DAEMON_NOT_CONFIGURED 6
+/* Runs until it is asked to end: 0. It could not start, err says why: −errno, or DAEMON_NOT_CONFIGURED. */
+int daemon_run(const struct options *options, struct memoc_err *err);
 /* Queues an event (its time is set here) and, unless that is under way already, steps until the queue is empty. */
 void daemon_post(struct daemon *d, struct event ev);
 

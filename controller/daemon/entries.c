@@ -167,6 +167,8 @@ static void enter_core(struct entry *e)
 	}
 	if (e->paused)
 		daemon_post(e->daemon, (struct event){.type = EVENT_VM_PAUSED, .vm = e->id});
+	if (e->daemon->drain_all)
+		daemon_post(e->daemon, (struct event){.type = EVENT_VM_DRAIN, .vm = e->id});
 }
 
 /* A guest that was here before memocd enters the core with its process known, so that what was remembered can be
@@ -324,6 +326,7 @@ static void link_changed(struct daemon *d, const struct virt_event *ev)
 		log_fields(LOG_LEVEL_NOTICE, &fields, "connected to libvirt at %s", d->options->uri);
 		job_list(d);
 	} else {
+		d->looked = true;
 		log_fields(LOG_LEVEL_WARNING, &fields,
 			   "libvirt is not reachable at %s: %s; cgroups are served on, trying again", d->options->uri,
 			   ev->text ? ev->text : "connection lost");

@@ -177,6 +177,7 @@ static void list_done(void *arg, bool cancelled)
 				job_verify(e);
 		}
 		forget_unlisted(j);
+		d->looked = true;
 	}
 	job_free(j);
 }

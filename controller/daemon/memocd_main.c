@@ -19,7 +19,8 @@ static const char usage_text[] =
 	"  --log journal|stderr     where to log (default: journal under systemd, else stderr)\n"
 	"  --log-level LEVEL        error, warning, notice, info or debug\n"
 	"  --check-config           read the configuration, say what is wrong with it, exit\n"
-	"  --version, --help\n";
+	"  --version                print the version\n"
+	"  --help                   print this\n";
 
 enum {
 	OPT_CONFIG = 256,
@@ -164,9 +165,8 @@ int main(int argc, char **argv)
 		return check_config(&c.options);
 	log_open(c.log, c.options.log_level_given ? c.options.log_level : LOG_LEVEL_INFO, "memocd");
 	struct memoc_err err = {""};
-	if (daemon_run(&c.options, &err) < 0) {
+	int r = daemon_run(&c.options, &err);
+	if (r)
 		log_error("%s", err.text[0] ? err.text : "cannot start");
-		return 1;
-	}
-	return 0;
+	return r < 0 ? 1 : r;
 }

@@ -468,11 +468,21 @@ static void count_open(struct daemon *d, vm_id id, size_t *ret_vms, size_t *ret_
 	}
 }
 
+/* memocd may just have been started by this very call. */
+static bool all_known(const struct daemon *d)
+{
+	for (const struct entry *e = d->entries; e; e = e->next)
+		if (!e->in_core)
+			return false;
+	return d->looked;
+}
+
 static void waiting_drain(struct pending *p, bool wait)
 {
 	size_t vms, open;
 	count_open(p->daemon, p->vm, &vms, &open);
-	if (wait && open < vms && ev_is_active(&p->timer))
+	bool done = open == vms && (p->vm || all_known(p->daemon));
+	if (wait && !done && ev_is_active(&p->timer))
 		return;
 	struct json_writer *w = object();
 	jw_u64(w, "vms", vms);
@@ -564,6 +574,7 @@ static void set_hold(struct varlink_call *call, const struct json *parameters, s
 			 "all VMs are held: release them all (memoc release), or hold single ones");
 		return;
 	}
+	d->drain_all = d->drain_all && (id || flag);
 	daemon_post(d, (struct event){.type = EVENT_VM_HOLD, .vm = id, .flag = flag});
 	keep_soon(d);
 	varlink_answer(call, NULL, false);
@@ -588,8 +599,10 @@ static void method_drain(struct varlink_call *call, const struct json *parameter
 	if (!optional_bool(call, parameters, "wait", &wait) ||
 	    !optional_u64(call, parameters, "timeout_ms", &timeout_ms) || !vm_or_all(d, call, parameters, &id))
 		return;
-	if (!id) /* VMs to come are left alone too: this is the way out */
+	if (!id) { /* VMs to come are left alone too: this is the way out */
+		d->drain_all = true;
 		daemon_post(d, (struct event){.type = EVENT_VM_HOLD, .flag = true});
+	}
 	for (struct entry *e = d->entries; e; e = e->next)
 		if (e->in_core && (!id || e->id == id))
 			daemon_post(d, (struct event){.type = EVENT_VM_DRAIN, .vm = e->id});

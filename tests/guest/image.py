@@ -242,17 +242,17 @@ def initrd_key(tree):
 
 
 class GuestImage:
-    """`kernel` and `initrd`: paths of what a guest boots."""
+    """`kernel` and `initrd`: paths of what a guest boots. tree: another kernel than Debian's, laid out as kernel_tree() is."""
 
-    def __init__(self):
+    def __init__(self, tree=None):
         given = os.environ.get("MEMOC_GUEST_IMAGE")
-        if given:
+        if given and tree is None:
             self.kernel, self.initrd = pathlib.Path(given) / "vmlinuz", pathlib.Path(given) / "initrd"
             for path in (self.kernel, self.initrd):
                 if not path.exists():
                     raise ImageError(f"MEMOC_GUEST_IMAGE={given}: {path.name} is not there")
             return
-        tree = kernel_tree()
+        tree = tree or kernel_tree()
         kernels = list(tree.glob("boot/vmlinuz-*"))
         if len(kernels) != 1:
             raise ImageError(f"{tree}: {len(kernels)} kernels instead of one: remove the directory and try again")

@@ -203,9 +203,12 @@ def memory_cgroup(pid):
 
 
 class MemoryCgroup:
-    """One group's memory, alike for v1 and v2. Sizes in bytes; None is "no limit"."""
+    """One group's memory, alike for v1 and v2. Sizes in bytes; None is "no limit".
 
-    NAMES = {"v1": ("memory.usage_in_bytes", "memory.limit_in_bytes"), "v2": ("memory.current", "memory.max")}
+    The limit is what memocd sets: v1's memory.limit_in_bytes, v2's memory.high (memory.max below usage is an OOM kill).
+    """
+
+    NAMES = {"v1": ("memory.usage_in_bytes", "memory.limit_in_bytes"), "v2": ("memory.current", "memory.high")}
 
     def __init__(self, path):
         self.path = pathlib.Path(path)
@@ -221,21 +224,10 @@ class MemoryCgroup:
         text = self.read(self.limit_name)
         return None if text == "max" or int(text) >= 1 << 62 else int(text)
 
-    def high(self):
-        """v2's memory.high; v1 has none."""
-        text = self.read("memory.high")
-        return None if text == "max" else int(text)
-
     def set_limit(self, size):
         """Once, as it is; on v1 OSError EBUSY when a single reclaim did not get there, and the old limit stays."""
-        if cgroup_version() == "v2" and size is not None:
-            # memory.max below usage is an OOM kill; memory.high only reclaims.
-            (self.path / "memory.high").write_text(str(size), encoding="ascii")
-            return
         text = str(size) if size is not None else ("max" if cgroup_version() == "v2" else "-1")
         (self.path / self.limit_name).write_text(text, encoding="ascii")
-        if cgroup_version() == "v2":
-            (self.path / "memory.high").write_text("max", encoding="ascii")
 
     def squeeze(self, size, limit_s=60, step=4 * MIB):
         """Lowers the limit to `size` though the pages are in use; on v1 under an OomGuard only. One big step may fail
@@ -246,7 +238,7 @@ class MemoryCgroup:
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
-            return (self.high() if cgroup_version() == "v2" else self.limit()) == size
+            return self.limit() == size
 
         wait_for(lowered, limit_s, f"limit of {self.path} at {size} bytes", every_s=0.01, show=self.usage)
 

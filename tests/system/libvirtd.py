@@ -34,6 +34,8 @@ host_uuid = "{host_uuid}"
 
 PRIVATE = {"run": "/run", "etc": "/etc/libvirt", "lib": "/var/lib/libvirt", "cache": "/var/cache/libvirt",
            "log": "/var/log/libvirt"}
+# On a host of systemd libvirt asks machined, by D-Bus, for the VMs' groups.
+SHARED = ("/run/dbus", "/run/systemd")
 
 
 class PrivateLibvirtd:
@@ -82,7 +84,7 @@ class PrivateLibvirtd:
         from lab import Child  # pylint: disable=import-outside-toplevel  # lab imports this module
         if self.running():
             raise LabError(f"{self.name} runs already")
-        mounts = "\n".join(f"mount --bind {shlex.quote(str(self.base / own))} {where}" for own, where in PRIVATE.items())
+        mounts = "\n".join(f"mount --rbind {shlex.quote(str(own))} {shlex.quote(str(where))}" for own, where in self._mounts())
         hostname = f"hostname {shlex.quote(self.hostname)}" if self.hostname else ":"
         script = f"set -e\nmkdir -p {' '.join(PRIVATE.values())}\n{mounts}\n{hostname}\n" \
                  f"exec libvirtd -p {shlex.quote(str(self.base))}/run/libvirtd.pid -f {shlex.quote(str(self.base))}/etc/libvirtd.conf"
@@ -90,6 +92,13 @@ class PrivateLibvirtd:
         self.child = Child(self.lab, self.name, unshare + ["sh", "-c", script], self.base / "log/stderr.log",
                            env=self._environment())
         self.wait_answering()
+
+    def _mounts(self):
+        """[(directory, over what it is mounted)]; what of the host's /run is wanted comes before /run goes out of sight."""
+        shared = [where for where in SHARED if os.path.isdir(where)]
+        for where in shared:
+            (self.base / where.lstrip("/")).mkdir(exist_ok=True)
+        return [(where, self.base / where.lstrip("/")) for where in shared] + [(self.base / own, where) for own, where in PRIVATE.items()]
 
     @staticmethod
     def _environment():

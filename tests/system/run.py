@@ -152,10 +152,10 @@ class Results:
         return 1 if self.counts["failed"] or not self.counts["passed"] else 0
 
 
-def collect(pattern):
+def collect(pattern, directory):
     """[(module, [(name, function)])] of what matches; a pattern of several words matches any of them."""
     found = []
-    for path in sorted(pathlib.Path(__file__).resolve().parent.glob("test_*.py")):
+    for path in sorted(directory.glob("test_*.py")):
         module = importlib.import_module(path.stem)
         tests = [(f"{path.stem}.{name}", function) for name, function in vars(module).items()
                  if name.startswith("test_") and inspect.isfunction(function) and function.__module__ == path.stem]
@@ -192,12 +192,15 @@ def run_all(modules, repeat):
 def main():
     parser = argparse.ArgumentParser(description="memoc's system tests: real libvirt, real guests (run as root)")
     parser.add_argument("-k", metavar="WORDS", default="", help="only tests whose name holds one of these words")
+    parser.add_argument("--of", metavar="DIR", type=pathlib.Path, default=pathlib.Path(__file__).resolve().parent,
+                        help="where the modules are (tests/lab has its own)")
     parser.add_argument("--list", action="store_true", help="show the tests and what each is for")
     parser.add_argument("--repeat", metavar="N", type=int, default=1, help="run them so many times")
     arguments = parser.parse_args()
     # Test modules import names from `run`: they must get this very module, or their Skip would be another class.
     sys.modules["run"] = sys.modules[__name__]
-    modules = collect(arguments.k)
+    sys.path.insert(0, str(arguments.of.resolve()))
+    modules = collect(arguments.k, arguments.of.resolve())
     if arguments.list:
         return list_tests(modules)
     if not modules:

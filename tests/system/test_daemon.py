@@ -145,7 +145,7 @@ def test_bad_configuration_at_start(service):
     memocd.write_config({"host": {"pool": "lots"}})
     done = host.run([program("memocd"), "--config", memocd.config_path, "--connect", memocd.libvirtd.uri, "--socket", memocd.socket,
                      "--state-dir", memocd.state_dir, "--run-dir", memocd.run_dir], check=False)
-    assert done.returncode == 1 and f"{memocd.config_path}:2" in done.stderr and "lots" in done.stderr, done.stderr
+    assert done.returncode == 6 and f"{memocd.config_path}:2" in done.stderr and "lots" in done.stderr, done.stderr
     assert not memocd.socket.exists()
 
 

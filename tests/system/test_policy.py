@@ -427,6 +427,16 @@ def test_drain(desk):
     assert reply == {"vms": 1, "open": 1}, reply
 
 
+def test_drain_begins_with_the_start(desk):
+    """drain --all --wait to a memocd that has just come up, as a package's removal does: it waits until all VMs are known, and drains them."""
+    desk.memoc("resize", "web1", "144M", "--wait", limit_s=90)
+    desk.memocd.kill()
+    desk.memocd.start()
+    desk.memoc("drain", "--all", "--wait", limit_s=90)
+    assert desk.guest.cgroup().limit() is None and desk.guest.balloon_bytes() >= (MEMORY_MIB - 5) * MIB
+    desk.memoc("release")
+
+
 # ---- telling ----
 
 def test_explain_and_info(desk):

@@ -417,7 +417,7 @@ static void test_contradictions(void **state)
 	refused(*state, "[policy]\ninterval = 30s\n", "stale (default)", "interval", ":2)");
 }
 
-/* ---- the shipped file ---- */
+/* ---- the shipped file, which is memoc.conf(5) too ---- */
 
 /* "#name = value" → the same without the '#'; counts them. */
 static size_t uncomment(const char *from, const char *to)
@@ -460,6 +460,51 @@ static void test_shipped_file(void **state)
 			fail_msg(SHIPPED " says %s = %s, but the default is %s", all[i].key, all[i].value,
 				 plain[i].value);
 	}
+}
+
+static const struct config_key *key_of(const char *section, const char *name)
+{
+	for (const struct config_key *k = config_keys; k->name; k++)
+		if (strcmp(k->section, section) == 0 && strcmp(k->name, name) == 0)
+			return k;
+	fail_msg(SHIPPED ": there is no %s in [%s]", name, section);
+	return NULL;
+}
+
+/* The comment above each setting ends with the form that the table wants, in parentheses. */
+static void test_shipped_forms(void **state)
+{
+	char line[256], section[32] = "", name[64], about[1024] = "", wanted[CONFIG_TEXT_LEN + 4],
+			form[CONFIG_TEXT_LEN];
+	FILE *f = fopen(SHIPPED, "re");
+	size_t n = 0;
+
+	assert_non_null(f);
+	while (fgets(line, sizeof(line), f)) {
+		line[strcspn(line, "\n")] = 0;
+		if (strncmp(line, "# ", 2) == 0) {
+			assert_true(strlen(about) + strlen(line) < sizeof(about));
+			strcat(about, line + (*about ? 1 : 2));
+			continue;
+		}
+		if (sscanf(line, "#%63s = ", name) == 1) {
+			const struct config_key *k = key_of(section, name);
+			/* A range says "such as" the default, which stands below. */
+			config_key_form(k, form);
+			if (strncmp(form, "auto, ", 6) != 0 && strstr(form, ", such as "))
+				*strstr(form, ", such as ") = 0;
+			snprintf(wanted, sizeof(wanted), "(%s).", form);
+			if (!strstr(about, wanted) || strlen(strstr(about, wanted)) != strlen(wanted))
+				fail_msg(SHIPPED ": what is said of %s does not end with: %s", name, wanted);
+			n++;
+		}
+		(void)sscanf(line, "[%31[^]]]", section);
+		*about = 0;
+	}
+	fclose(f);
+	for (const struct config_key *k = config_keys; k->name; k++)
+		n--;
+	assert_int_equal(n, 0);
 }
 
 /* ---- sizes against a host ---- */
@@ -578,6 +623,7 @@ int main(void)
 		WITH_PLACE(test_bad_sets),
 		WITH_PLACE(test_contradictions),
 		WITH_PLACE(test_shipped_file),
+		cmocka_unit_test(test_shipped_forms),
 		cmocka_unit_test(test_page_of_the_policy),
 		cmocka_unit_test(test_resolve_auto),
 		cmocka_unit_test(test_resolve_given),

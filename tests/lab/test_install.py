@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The package comes to a host where libvirtd and VMs run already. These tests build on one another, in their order."""
+
+import os
+
+from run import limit
+from installed import FOREIGN_LOG, HOOKS, Site, foreign_hooks, installed, plant_foreign_hooks, run, systemctl, unit, wait_for
+
+
+class Bench(Site):
+    def __init__(self, lab):
+        super().__init__(lab)
+        assert not installed(), "memoc is here already: this module is about its installation"
+        self.foreign = plant_foreign_hooks()
+        systemctl("reload", "libvirtd.service")
+        self.start_guests()
+        for guest in self.guests.values():
+            guest.job("use 40")
+        self.before = {name: guest.pid for name, guest in self.guests.items()}
+        self.libvirtd_pid = self.libvirtd.pid
+
+
+def fixture(lab):
+    yield Bench(lab)
+
+
+@limit(180)
+def test_install_adopts_running_vms(site):
+    """apt install, and nothing else: memocd runs and manages the VMs of before; no VM and no libvirtd was restarted."""
+    site.install()
+    assert unit("memocd.service", "ActiveState") == "active" and unit("memocd.socket", "ActiveState") == "active"
+    assert unit("memocd.service", "UnitFileState") == "enabled" and unit("memocd.socket", "UnitFileState") == "enabled"
+    site.memocd.wait_answering()
+    site.wait_managed()
+    assert {name: guest.pid for name, guest in site.guests.items()} == site.before, "a VM was restarted"
+    assert site.libvirtd.pid == site.libvirtd_pid, "libvirtd was restarted"
+    site.assert_unharmed()
+
+
+def test_files_are_where_they_belong(site):
+    """Groups by sysusers, directories by tmpfiles and the unit, the hook as a link that AppArmor lets libvirtd follow."""
+    groups = run(["getent", "group", "memoc", "libvirt"]).stdout
+    assert groups.count("\n") == 2, groups
+    assert os.stat("/run/memoc").st_mode & 0o7777 == 0o755 and os.stat("/var/lib/memoc").st_mode & 0o7777 == 0o700
+    assert os.readlink(HOOKS / "qemu.d/50-memoc") == "/usr/sbin/memoc-hook"
+    assert run(["memoc", "--version"]).stdout.split()[0] == "memoc"
+
+
+@limit(180)
+def test_hook_is_seen_without_a_restart(site):
+    """libvirtd was reloaded: a VM that starts now is told to memocd by the hook, and the administrator's hooks run as before."""
+    FOREIGN_LOG.unlink(missing_ok=True)
+    guest = site.guest("late", 96)
+    events = wait_for(lambda: [e for e in site.memocd.events() if e["vm"] == "late"], 60, "memocd to know of late")
+    assert any("hook" in str(event) for event in events), events
+    guest.destroy()
+    guest.undefine()
+    del site.guests["late"]
+    said = wait_for(lambda: FOREIGN_LOG.exists() and "other late release" in FOREIGN_LOG.read_text(encoding="utf-8")
+                    and FOREIGN_LOG.read_text(encoding="utf-8"), 20, "the administrator's hooks")
+    for word in ("main", "site", "other"):
+        assert f"{word} late prepare begin" in said, said
+
+
+def test_foreign_hooks_are_untouched(site):
+    """Content, mode, owner and times of the administrator's hooks are those of before."""
+    assert foreign_hooks() == site.foreign
+
+
+def test_check_passes(site):
+    """memoc check: every line is true, and none is bad; each line that is not PASS says what to do."""
+    done = run(["memoc", "check"], check=False)
+    print(done.stdout)
+    lines = [line for line in done.stdout.splitlines() if line.strip()]
+    assert done.returncode == 0 and not [line for line in lines if line.startswith("FAIL")], done.stdout

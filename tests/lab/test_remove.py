@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""The package's later life, with VMs under load: upgrade, removal, purge. In this order; afterwards memoc is not there any more."""
+
+import pathlib
+import re
+
+from host import MIB
+from run import limit
+from installed import DEB, HOOKS, Site, foreign_hooks, installed, plant_foreign_hooks, run, systemctl, unit, wait_for
+
+LEFT_BEHIND = ["/run/memoc", "/var/lib/memoc", "/etc/memoc", "/usr/sbin/memocd", "/usr/sbin/memoc-hook", "/usr/bin/memoc",
+               "/etc/libvirt/hooks/qemu.d/50-memoc"]
+
+
+class Bench(Site):
+    def __init__(self, lab):
+        super().__init__(lab)
+        self.foreign = plant_foreign_hooks()
+        self.ready()
+        for guest in self.guests.values():
+            guest.job("use 40")
+
+
+def fixture(lab):
+    yield Bench(lab)
+
+
+def another_version(version, directory):
+    """The package under another version number: what is in it does not matter here, but what its scripts do."""
+    tree = pathlib.Path(directory) / "package"
+    run(["dpkg-deb", "-R", DEB, tree], limit_s=60)
+    control = tree / "DEBIAN/control"
+    text = re.sub(r"^Version: .*$", f"Version: {version}", control.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    control.write_text(text, encoding="utf-8")
+    target = pathlib.Path(directory) / f"memoc_{version}.deb"
+    run(["dpkg-deb", "-Znone", "-b", tree, target], limit_s=60)
+    return target
+
+
+@limit(240)
+def test_upgrade_under_load(site):
+    """A newer package over this one: memocd is another process, VMs and libvirtd are not; pins, policies and limits stay."""
+    kept = site.limit_all()
+    pids, pid, libvirtd = {name: guest.pid for name, guest in site.guests.items()}, site.memocd.pid, site.libvirtd.pid
+    site.install(another_version("999.0", site.base))
+    wait_for(lambda: site.memocd.pid not in (0, pid), 30, "the new memocd")
+    site.memocd.wait_answering()
+    site.wait_managed()
+    assert {name: guest.pid for name, guest in site.guests.items()} == pids and site.libvirtd.pid == libvirtd
+    for name in site.guests:
+        vm = site.memocd.vm(name)
+        assert abs(vm["target_bytes"] - 112 * MIB) < MIB and vm["limit_bytes"] is not None, vm
+    assert site.limits().keys() == kept.keys() and None not in site.limits().values(), (kept, site.limits())
+    assert site.memocd.config_path.exists(), "the administrator's configuration is gone"
+    site.assert_unharmed()
+    assert foreign_hooks() == site.foreign
+
+
+@limit(240)
+def test_remove_drains_first(site):
+    """apt remove: limits are open and balloons empty before memocd goes; libvirt forgets the hook; VMs go on."""
+    site.limit_all()
+    pids = {name: guest.pid for name, guest in site.guests.items()}
+    site.apt("remove", "memoc")
+    assert set(site.limits().values()) == {None}, site.limits()
+    for name, guest in site.guests.items():
+        wait_for(lambda g=guest: g.balloon_bytes() == g.memory_mib * MIB, 30, f"the balloon of {name}", show=guest.memory_stats)
+    assert {name: guest.pid for name, guest in site.guests.items()} == pids
+    assert not (HOOKS / "qemu.d/50-memoc").is_symlink() and unit("memocd.service", "LoadState") == "not-found"
+    site.assert_unharmed()
+    guest = site.guests["db"]
+    guest.destroy()
+    guest.start()  # with a hook that libvirt still believed in this would fail
+    guest.wait_ready()
+    assert foreign_hooks() == site.foreign
+
+
+@limit(120)
+def test_purge_leaves_nothing(site):
+    """apt purge: no file, no group, no unit of memoc is left, and no other hook was touched."""
+    site.apt("purge", "memoc")
+    assert not installed()
+    left = [path for path in LEFT_BEHIND if pathlib.Path(path).is_symlink() or pathlib.Path(path).exists()]
+    left += [str(path) for top in ("/usr/lib", "/lib/systemd", "/etc/systemd", "/usr/share", "/var/lib/systemd")
+             for path in pathlib.Path(top).glob("**/*memoc*") if "memoc-lab" not in str(path)]
+    assert not left, left
+    assert run(["getent", "group", "memoc"], check=False).returncode != 0, "the group memoc is still there"
+    assert systemctl("list-units", "--all", "--no-legend", "--plain", "memocd*") == ""
+    assert foreign_hooks() == site.foreign

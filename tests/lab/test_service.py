@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""memocd under systemd, with guests at work: kills, daemon-reload, watchdog, configuration, journal, permissions, libvirt's restart."""
+
+import contextlib
+import pathlib
+import signal
+import subprocess
+import time
+
+import host
+from host import MIB
+from run import Skip, limit
+from installed import LabError, Site, journal, run, systemctl, unit, wait_for
+
+BACK_S = 2  # after SIGKILL; the unit waits one of them by itself
+DROP_IN = pathlib.Path("/run/systemd/system/memocd.service.d/50-lab.conf")
+BAD_CONFIG = pathlib.Path("/etc/memoc/memoc.conf.d/90-bad.conf")
+
+
+class Bench(Site):
+    def __init__(self, lab):
+        super().__init__(lab)
+        self.ready()
+        for guest in self.guests.values():
+            guest.job("use 40")
+        self.kept = self.limit_all()
+
+    def reset(self):
+        BAD_CONFIG.unlink(missing_ok=True)
+        if DROP_IN.exists():
+            DROP_IN.unlink()
+            systemctl("daemon-reload")
+        systemctl("reset-failed", "memocd.service", "memocd.socket", check=False)
+        systemctl("start", "memocd.socket", "memocd.service")
+        self.memocd.wait_answering()
+        self.wait_managed()
+
+    def wait_new(self, pid, limit_s=30):
+        """A memocd with another pid that answers."""
+        wait_for(lambda: self.memocd.pid not in (0, pid), limit_s, "systemd to start memocd again",
+                 show=lambda: systemctl("status", "--no-pager", "memocd.service", check=False))
+        self.memocd.wait_answering()
+
+    def assert_adopted(self):
+        """Limits as the last memocd left them, and taken for its own by this one."""
+        self.wait_managed()
+        for name, guest in self.guests.items():
+            vm = self.memocd.wait_vm(name, lambda vm: vm["limit_bytes"] is not None, 30, "its limit to be adopted")
+            assert vm["limit_bytes"] == guest.cgroup().limit(), (vm, guest.cgroup().limit())
+        self.assert_unharmed()
+
+
+def fixture(lab):
+    yield Bench(lab)
+
+
+def active_s(name):
+    """When the unit became active, by the host's monotonic clock."""
+    return int(unit(name, "ActiveEnterTimestampMonotonic")) / 1e6
+
+
+@limit(120)
+def test_killed_and_back(site):
+    """systemctl kill -s KILL under load: up again within 2 s (and what this host is slower), limits kept all the time, then adopted."""
+    before, pid = site.limits(), site.memocd.pid
+    assert None not in before.values(), before
+    at = time.clock_gettime(time.CLOCK_MONOTONIC)
+    site.memocd.kill()
+    while site.memocd.pid in (0, pid):
+        assert site.limits() == before, "limits changed while nobody was there"
+    site.wait_new(pid)
+    took_s = active_s("memocd.service") - at
+    print(f"ready again {took_s:.2f} s after SIGKILL")
+    assert took_s < 1 + (BACK_S - 1) * host.SLOW, took_s
+    site.assert_adopted()
+
+
+def test_daemon_reload_keeps_limits(site):
+    """systemd writes what it knows of a scope again: limits are there at once, or after a tick."""
+    before = site.limits()
+    assert None not in before.values(), before
+    systemctl("daemon-reload")
+    wait_for(lambda: site.limits() == before, 10, f"limits {before}", show=site.limits)
+    site.assert_adopted()
+
+
+@limit(120)
+def test_watchdog(site):
+    """A memocd that hangs (SIGSTOP) is killed by systemd's watchdog and started again; the VMs never notice."""
+    DROP_IN.parent.mkdir(parents=True, exist_ok=True)
+    DROP_IN.write_text("[Service]\nWatchdogSec=6s\n", encoding="ascii")
+    systemctl("daemon-reload")
+    systemctl("restart", "memocd.service")
+    site.memocd.wait_answering()
+    pid, since = site.memocd.pid, time.time()
+    host.send_signal(pid, host.process_start(pid), signal.SIGSTOP)
+    site.wait_new(pid, 60)
+    said = [entry["MESSAGE"] for entry in journal("-u", "memocd", "--since", f"@{int(since)}")]
+    assert any("watchdog" in str(line).lower() for line in said), said
+    site.assert_adopted()
+
+
+@limit(180)
+def test_bad_configuration_at_start(site):
+    """The unit fails, and its status says file, line and reason; corrected it starts. VMs keep their limits."""
+    before = site.limits()
+    BAD_CONFIG.write_text("[policy]\ndead_band = often\n", encoding="ascii")
+    systemctl("restart", "memocd.service", check=False)
+    wait_for(lambda: unit("memocd.service", "ActiveState") in ("failed", "activating") and unit("memocd.service", "Result") == "exit-code",
+             60, "the unit to fail")
+    status = systemctl("status", "--no-pager", "-n", "20", "memocd.service", check=False)
+    assert f"{BAD_CONFIG}:2" in status and "often" in status, status
+    assert site.limits() == before
+    BAD_CONFIG.unlink()
+    systemctl("reset-failed", "memocd.service", check=False)
+    systemctl("start", "memocd.service")  # status 6: systemd does not try again by itself
+
+
+def test_bad_configuration_at_reload(site):
+    """systemctl reload with a bad file: refused with file, line and reason; what ran goes on as it was, and the unit is not failed."""
+    pid, pool, since = site.memocd.pid, site.memocd.host()["pool_bytes"], time.time()
+    BAD_CONFIG.write_text("[host]\npool = 700M\n[policy]\ndead_band = often\n", encoding="ascii")
+    systemctl("reload", "memocd.service", check=False)
+    refused = wait_for(lambda: [e for e in journal("-u", "memocd", "--since", f"@{int(since)}") if f"{BAD_CONFIG}:4" in str(e["MESSAGE"])],
+                       30, "the refusal in the journal")
+    assert "often" in refused[0]["MESSAGE"] and refused[0].get("MESSAGE_ID"), refused
+    assert site.memocd.pid == pid and site.memocd.host()["pool_bytes"] == pool and unit("memocd.service", "ActiveState") == "active"
+    BAD_CONFIG.write_text("[host]\npool = 700M\n", encoding="ascii")
+    systemctl("reload", "memocd.service")
+    wait_for(lambda: site.memocd.host()["pool_bytes"] == 700 * MIB, 20, "the new pool")
+    BAD_CONFIG.unlink()
+    systemctl("reload", "memocd.service")
+    wait_for(lambda: site.memocd.host()["pool_bytes"] == pool, 20, "the old pool")
+
+
+def test_journal_tells_a_vms_life(site):
+    """journalctl MEMOC_VM=web: found, managed, resized, each with its fields; nothing of another VM among it."""
+    entries = journal("-b", "MEMOC_VM=web")
+    assert entries and all(entry["MEMOC_VM"] == "web" for entry in entries)
+    resized = [entry for entry in entries if entry.get("MEMOC_TO_BYTES") and entry.get("MEMOC_REASON")]
+    assert resized, [entry["MESSAGE"] for entry in entries]
+    for entry in entries:
+        assert entry.get("MEMOC_UUID") == site.guests["web"].uuid and entry.get("MEMOC_EVENT") and entry.get("MESSAGE_ID"), entry
+
+
+def test_catalog_explains(site):
+    """journalctl --catalog: every message id that memocd used on this host has an explanation, with its fields filled in."""
+    assert site.memocd.running()
+    used = {entry["MESSAGE_ID"] for entry in journal("-b", "-u", "memocd", "_COMM=memocd") if entry.get("MESSAGE_ID")}
+    listed = run(["journalctl", "--list-catalog", *sorted(used)]).stdout
+    assert used and len(listed.splitlines()) == len(used), (used, listed)
+    text = run(["journalctl", "-q", "-b", "-x", "MEMOC_VM=web"]).stdout
+    assert "-- Subject: VM web is managed by memoc" in text and "-- Defined-By: memoc" in text, text[-2000:]
+
+
+def as_user(name, *words, groups=()):
+    """A finished process of that user with these groups besides its own."""
+    return subprocess.run(["setpriv", f"--reuid={name}", f"--regid={name}", "--groups", ",".join(groups) or name, "--", *words],
+                          capture_output=True, text=True, check=False, timeout=60 * host.SLOW)
+
+
+@limit(120)
+def test_permissions(site):
+    """Nobody in particular gets EACCES; a member of libvirt lists and may not change; one of libvirt and memoc may do both."""
+    assert oct(site.memocd.socket.stat().st_mode & 0o7777) == "0o660" and site.memocd.socket.group() == "libvirt"
+    for user, groups in (("stranger", []), ("looker", ["libvirt"]), ("changer", ["libvirt", "memoc"])):
+        run(["useradd", "--no-create-home", "--user-group", *(["--groups", ",".join(groups)] if groups else []), user])
+    try:
+        refused = as_user("stranger", "memoc", "list")
+        assert refused.returncode == 3 and "ermission denied" in refused.stderr, refused
+        listed = as_user("looker", "memoc", "--json", "list", groups=("looker", "libvirt"))
+        assert listed.returncode == 0 and '"web"' in listed.stdout, listed
+        for words in (("set", "web", "weight=150"), ("resize", "web", "100M"), ("hold", "web"), ("drain", "web")):
+            denied = as_user("looker", "memoc", *words, groups=("looker", "libvirt"))
+            assert denied.returncode == 1 and "memoc" in denied.stderr, (words, denied)
+        assert site.memocd.memoc("get", "web")["weight"] != 150
+        allowed = as_user("changer", "memoc", "set", "web", "weight=150", groups=("changer", "libvirt", "memoc"))
+        assert allowed.returncode == 0, allowed
+        assert "150" in site.memocd.memoc_text("get", "web")
+    finally:
+        for user in ("stranger", "looker", "changer"):
+            run(["userdel", user], check=False)
+
+
+@limit(180)
+def test_libvirtd_restarts_under_load(site):
+    """systemctl restart libvirtd: no VM notices, memocd is connected again by itself and goes on with what it knew."""
+    pids, pid = {name: guest.pid for name, guest in site.guests.items()}, site.memocd.pid
+    systemctl("restart", "libvirtd.service")
+    wait_for(lambda: site.memocd.host()["libvirt_connected"], 60, "memocd to be connected again", show=site.memocd.host)
+    site.wait_managed()
+    assert {name: guest.pid for name, guest in site.guests.items()} == pids and site.memocd.pid == pid
+    site.guests["db"].virsh("domstate")
+    site.assert_adopted()
+
+
+def test_socket_activation(site):
+    """memocd is stopped, its socket stays: the first question starts it."""
+    systemctl("stop", "memocd.service")
+    assert not site.memocd.running() and site.memocd.socket.exists()
+    done = site.memocd.run("list", limit_s=60)
+    assert done.returncode == 0, done
+    assert site.memocd.running()
+    site.assert_adopted()
+
+
+def varlinkctl(*words):
+    return run(["varlinkctl", *words], limit_s=60)
+
+
+@limit(120)
+def test_varlinkctl(site):
+    """systemd's own varlinkctl introspects the interface, calls List and follows Events."""
+    if run(["varlinkctl", "--version"], check=False).returncode != 0:
+        raise Skip("this systemd brings no varlinkctl: it is of 255 and later")
+    address = f"unix:{site.memocd.socket}"
+    assert "org.memoc.Controller" in varlinkctl("info", address).stdout
+    text = varlinkctl("introspect", address, "org.memoc.Controller").stdout
+    for word in ("method List", "method Events", "method SetPolicy"):
+        assert word in text, text
+    assert '"web"' in varlinkctl("call", address, "org.memoc.Controller.List", "{}").stdout
+    with subprocess.Popen(["varlinkctl", "call", "--more", "--json=short", address, "org.memoc.Controller.Events", '{"follow":true}'],
+                          stdout=subprocess.PIPE, text=True) as follower:
+        try:
+            site.memocd.memoc_text("resize", "web", "120M")
+            for line in follower.stdout:
+                if '"web"' in line and '"target"' in line:
+                    break
+            else:
+                raise LabError("varlinkctl ended without telling the resize")
+        finally:
+            follower.kill()
