@@ -94,10 +94,11 @@ struct vm_host_sample {
 /* Where a working set is known from; see controller/wss. Names by wss_backend_name(). */
 enum wss_backend {
 	WSS_NONE = 1,
-	WSS_IDLE,    /* page_idle/bitmap */
-	WSS_DAMON,   /* DAMON's access checks */
-	WSS_LRU,     /* generations of the multi-generational LRU */
-	WSS_REFAULT, /* small reclaim, and what of it comes back */
+	WSS_IDLE,      /* page_idle/bitmap */
+	WSS_DAMON,     /* DAMON's access checks */
+	WSS_LRU,       /* generations of the multi-generational LRU */
+	WSS_REFAULT,   /* small reclaim, and what of it comes back */
+	WSS_IDLE_HOST, /* page_idle/bitmap, frames of the host at random, their owner by kpagecgroup */
 	WSS_BACKEND_END
 };
 

@@ -146,10 +146,8 @@ void wss_settle(struct wss_budget *budget, uint64_t reckoned_ns, uint64_t took_n
 
 const char *wss_backend_name(enum wss_backend b)
 {
-	static const char *const names[WSS_BACKEND_END] = {[WSS_NONE] = "none",
-							   [WSS_IDLE] = "idle",
-							   [WSS_DAMON] = "damon",
-							   [WSS_LRU] = "lru",
-							   [WSS_REFAULT] = "refault"};
+	static const char *const names[WSS_BACKEND_END] = {
+		[WSS_NONE] = "none", [WSS_IDLE] = "idle",	[WSS_DAMON] = "damon",
+		[WSS_LRU] = "lru",   [WSS_REFAULT] = "refault", [WSS_IDLE_HOST] = "idle-host"};
 	return b >= WSS_NONE && b < WSS_BACKEND_END ? names[b] : "?";
 }

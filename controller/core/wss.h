@@ -66,7 +66,7 @@ size_t wss_choose(struct wss_budget *budget, double share, uint64_t period_ms, u
 /* What readings took in the end, more or less than was reckoned with. */
 void wss_settle(struct wss_budget *budget, uint64_t reckoned_ns, uint64_t took_ns);
 
-/* "idle", "damon", "lru", "refault", "none"; "?" for an unknown value. */
+/* "idle", "damon", "lru", "refault", "idle-host", "none"; "?" for an unknown value. */
 const char *wss_backend_name(enum wss_backend b);
 
 #endif

@@ -28,13 +28,9 @@ static const struct enum_name admission_names[] = {
 static const struct enum_name policy_words[] = {{WORD_BUILT_IN, "needy-greedy"}, {WORD_BUILT_IN, "mom"},
 						{WORD_BUILT_IN, "pve"},		 {WORD_BUILT_IN, "squeezed"},
 						{WORD_BUILT_IN, "static"},	 {0, NULL}};
-static const struct enum_name backend_words[] = {{WORD_BUILT_IN, "auto"},
-						 {WORD_BUILT_IN, "none"},
-						 {WORD_BUILT_IN, "idle"},
-						 {WORD_BUILT_IN, "damon"},
-						 {WORD_BUILT_IN, "lru"},
-						 {WORD_BUILT_IN, "refault"},
-						 {0, NULL}};
+static const struct enum_name backend_words[] = {
+	{WORD_BUILT_IN, "auto"}, {WORD_BUILT_IN, "none"},    {WORD_BUILT_IN, "idle"},	   {WORD_BUILT_IN, "damon"},
+	{WORD_BUILT_IN, "lru"},	 {WORD_BUILT_IN, "refault"}, {WORD_BUILT_IN, "idle-host"}, {0, NULL}};
 static const struct enum_name listen_words[] = {{WORD_BUILT_IN, "none"}, {0, NULL}};
 static const struct enum_name only_off[] = {{false, "off"}, {false, "no"}, {0, NULL}};
 

@@ -478,8 +478,11 @@ struct measuring *measuring_free(struct measuring *m)
 
 	if (!m)
 		return NULL;
-	for (struct group *g = m->groups; g; g = g->next)
+	for (struct group *g = m->groups; g; g = g->next) {
 		atomic_store(&g->cancel, true);
+		if (g->working && !ev_is_active(&g->timer))
+			wss_abort(g->wss);
+	}
 	workpool_free(m->pool, FREE_MS);
 	for (struct group *g = m->groups; g; g = next) {
 		next = g->next;

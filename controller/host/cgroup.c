@@ -11,6 +11,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 
 #include "controller/host/kernfile.h"
@@ -270,6 +271,13 @@ struct cgroup_vm *cgroup_vm_close(struct cgroup_vm *g)
 const char *cgroup_vm_path(const struct cgroup_vm *g)
 {
 	return g->path;
+}
+
+uint64_t cgroup_vm_inode(const struct cgroup_vm *g)
+{
+	struct stat st;
+
+	return fstat(g->dir_fd, &st) == 0 ? st.st_ino : 0;
 }
 
 int cgroup_vm_read(struct cgroup_vm *g, struct vm_host_sample *ret)

@@ -28,6 +28,8 @@ struct cgroup_vm;
 int cgroup_vm_open(pid_t pid, struct cgroup_vm **ret, struct memoc_err *err);
 struct cgroup_vm *cgroup_vm_close(struct cgroup_vm *g);
 const char *cgroup_vm_path(const struct cgroup_vm *g); /* below the hierarchy's mount point */
+/* What /proc/kpagecgroup calls it; 0: the group is gone. */
+uint64_t cgroup_vm_inode(const struct cgroup_vm *g);
 /* Fills memory, refaults and psi of the sample (not major faults, not overhead). −ENODEV: the group is gone. About 10
  * µs. */
 int cgroup_vm_read(struct cgroup_vm *g, struct vm_host_sample *ret);

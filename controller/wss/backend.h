@@ -17,10 +17,16 @@ struct wss_ops {
 	int (*begin)(struct wss *w, const struct wss_target *t, struct wss_sample *s, struct memoc_err *err);
 	int (*start)(struct wss *w, uint64_t window_ms, struct memoc_err *err);
 	int (*collect)(struct wss *w, struct memoc_err *err);
+	void (*abort)(struct wss *w);
 	int (*end)(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err);
 	void (*clear)(struct wss_sample *s); /* frees s->own */
 };
-extern const struct wss_ops wss_idle, wss_damon, wss_lru, wss_refault;
+extern const struct wss_ops wss_idle, wss_damon, wss_lru, wss_refault, wss_idle_host;
+
+#define WSS_BITMAP "/sys/kernel/mm/page_idle/bitmap"
+#define WSS_KPAGEFLAGS "/proc/kpageflags"
+/* idle.c: is idle page tracking there? As wss_ops.probe. */
+int wss_idle_probe(const char *root, struct memoc_err *why);
 
 struct wss {
 	const struct wss_ops *ops;

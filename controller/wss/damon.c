@@ -371,6 +371,10 @@ static int collect(struct wss *w, struct memoc_err *err)
 	if (!d->on)
 		return 0;
 	r = wss_write_text(w->root, ADMIN "0/state", "update_schemes_tried_bytes");
+	/* The command succeeds also where the kdamond has ended, with its VMs or by abort_damon(): then nothing was
+	 * counted. */
+	if (r == 0 && holds(w->root, ADMIN "0/state", "off"))
+		r = -ECANCELED;
 	uint64_t ns = kdamond_ns(w);
 	for (size_t i = 0; i < d->n && r == 0; i++) {
 		struct damon_sample *own = d->round[i] ? d->round[i]->own : NULL;
@@ -388,6 +392,13 @@ static int collect(struct wss *w, struct memoc_err *err)
 	if (r < 0)
 		return failed(err, r, "no result");
 	return back < 0 ? failed(err, back, "cannot be stopped") : 0;
+}
+
+/* The command above comes back when the kdamond ends. */
+static void abort_damon(struct wss *w)
+{
+	if (ours(w->root))
+		wss_write_text(w->root, ADMIN "0/state", "off");
 }
 
 static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err)
@@ -414,5 +425,6 @@ const struct wss_ops wss_damon = {.kind = WSS_DAMON,
 				  .begin = begin,
 				  .start = start,
 				  .collect = collect,
+				  .abort = abort_damon,
 				  .end = end,
 				  .clear = clear};

@@ -5,7 +5,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-static const struct wss_ops *const backends[] = {&wss_idle, &wss_damon, &wss_lru, &wss_refault};
+static const struct wss_ops *const backends[] = {&wss_idle, &wss_damon, &wss_lru, &wss_refault, &wss_idle_host};
 
 static const struct wss_ops *ops_of(enum wss_backend kind)
 {
@@ -59,7 +59,7 @@ int wss_open(const char *root, enum wss_backend kind, struct wss **ret, struct m
 
 /*
  * In the order in which they are trusted. refault is not among them: it takes memory from VMs in order to learn, and an
- * upper bound is all that it finds most of the time.
+ * upper bound is all that it finds most of the time. Nor is idle-host, which idle is better than wherever it works.
  */
 static const enum wss_backend preferred[] = {WSS_IDLE, WSS_DAMON, WSS_LRU};
 
@@ -81,6 +81,9 @@ void wss_open_best(const char *root, struct wss **ret, struct memoc_err *why)
 		memoc_err_set(
 			&why[WSS_REFAULT], 0,
 			"works, but takes memory from VMs in order to learn: only where [wss] backend asks for it");
+	if (wss_probe(root, WSS_IDLE_HOST, &why[WSS_IDLE_HOST]) == 0)
+		memoc_err_set(&why[WSS_IDLE_HOST], 0,
+			      "works, but counts QEMU's own memory: only where [wss] backend asks for it");
 	*ret = best;
 }
 
@@ -174,6 +177,12 @@ int wss_start(struct wss *w, uint64_t window_ms, struct memoc_err *err)
 int wss_collect(struct wss *w, struct memoc_err *err)
 {
 	return w->ops->collect ? w->ops->collect(w, err) : 0;
+}
+
+void wss_abort(struct wss *w)
+{
+	if (w->ops->abort)
+		w->ops->abort(w);
 }
 
 int wss_end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err)

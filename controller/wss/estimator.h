@@ -5,6 +5,7 @@
  *   idle     page_idle/bitmap: single pages are marked idle; who touches them takes the mark away
  *   damon    DAMON's access checks, one random page in each of many equal pieces of RAM
  *   lru      generations of the multi-generational LRU of the VM's cgroup
+ *   idle-host  the same bitmap; frames of the host's memory at random, and whose they are: one sample for all VMs
  *   refault  a little memory is reclaimed; what comes back was in use. Changes the VM, so it is used only where asked
  * for
  *
@@ -67,6 +68,9 @@ int wss_begin(struct wss *w, const struct wss_target *t, struct wss_sample **ret
 int wss_start(struct wss *w, uint64_t window_ms, struct memoc_err *err);
 /* May wait for the rest of the window. */
 int wss_collect(struct wss *w, struct memoc_err *err);
+/* Makes a wss_collect() that waits come back soon, with an error; while it runs, by another thread. For the end of all.
+ */
+void wss_abort(struct wss *w);
 /*
  * Ends the window and frees the sample, also on error. Fills of *ret: known, backend, wss_bytes, error_bytes, pages,
  * cost_ns (begin, its part of start and collect, end). −ESRCH: ended; −ECANCELED; −EAGAIN: nothing can be said this

@@ -9,6 +9,7 @@
 #define PM_PFN ((UINT64_C(1) << 55) - 1)
 #define KPF(bit) (UINT64_C(1) << (bit))
 #define KPF_LRU KPF(5)
+#define KPF_SWAPBACKED KPF(14)
 #define KPF_COMPOUND_TAIL KPF(16)
 #define KPF_HUGE KPF(17)
 #define KPF_HWPOISON KPF(19)
@@ -75,14 +76,14 @@ static int judge(int kpageflags, struct frame *f, uint64_t flags)
 		return r;
 	f->head = head;
 	f->kind = kind_of(flags);
+	f->swap_backed = (flags & KPF_SWAPBACKED) != 0;
 	return 0;
 }
 
-/* What the frames are whose kind is still 0, by kpageflags in the order of their numbers. */
-static int look_up_kinds(int kpageflags, struct frame *frames, size_t n)
+int frames_look_up(int kpageflags, struct frame *frames, size_t n)
 {
 	struct by_number *list AUTO_FREE = malloc((n + 1) * sizeof(*list));
-	uint64_t *words AUTO_FREE = malloc((n + 1) * 2 * sizeof(*words));
+	uint64_t *words AUTO_FREE = calloc(n + 1, 2 * sizeof(*words));
 	size_t wanted = 0;
 	int r;
 
@@ -138,7 +139,7 @@ int frames_look(const struct frame_files *f, const uint64_t *page, size_t n, con
 	r = take_entries(entry, n, known, ret);
 	if (r < 0)
 		return memoc_err_set(err, r, "page frame numbers are hidden: memocd needs CAP_SYS_ADMIN on the host");
-	r = look_up_kinds(f->kpageflags, ret, n);
+	r = frames_look_up(f->kpageflags, ret, n);
 	return r < 0 ? memoc_err_set(err, r, "kpageflags cannot be read: %s", strerror(-r)) : 0;
 }
 

@@ -18,6 +18,7 @@ enum frame_kind {
 struct frame {
 	uint64_t pfn, head; /* head = pfn but in a huge page */
 	enum frame_kind kind;
+	bool swap_backed; /* anonymous or shared memory, not a file's cache; set where .kind was looked up */
 };
 
 /* Descriptors of one look; pagemap is a process's own, kpageflags the host's. */
@@ -32,6 +33,8 @@ struct frame_files {
  */
 int frames_look(const struct frame_files *f, const uint64_t *page, size_t n, const struct frame *known,
 		struct frame *ret, struct memoc_err *err);
+/* Kind and head of frames whose pfn is set and whose kind is 0. 0 or −errno. */
+int frames_look_up(int kpageflags, struct frame *frames, size_t n);
 /* Order of the frames' heads: indexes of those that are tracked, by head. Returns how many. NULL-safe: no memory →
  * −ENOMEM. */
 ssize_t frames_order(const struct frame *frames, size_t n, uint32_t **ret_order);

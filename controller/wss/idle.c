@@ -18,9 +18,6 @@
 
 #include "controller/wss/frames.h"
 
-#define BITMAP "/sys/kernel/mm/page_idle/bitmap"
-#define KPAGEFLAGS "/proc/kpageflags"
-
 struct idle {
 	int bitmap, kpageflags;
 };
@@ -32,18 +29,18 @@ struct idle_sample {
 	struct frame *frames;
 };
 
-static int probe(const char *root, struct memoc_err *why)
+int wss_idle_probe(const char *root, struct memoc_err *why)
 {
-	int bitmap AUTO_CLOSE = wss_open_file(root, BITMAP, O_RDWR), flags AUTO_CLOSE = -1;
+	int bitmap AUTO_CLOSE = wss_open_file(root, WSS_BITMAP, O_RDWR), flags AUTO_CLOSE = -1;
 
 	if (bitmap == -ENOENT)
 		return memoc_err_set(why, -ENOENT,
 				     "no idle page tracking: use a kernel with CONFIG_IDLE_PAGE_TRACKING");
 	if (bitmap < 0)
-		return memoc_err_set(why, bitmap, "%s cannot be opened: %s", BITMAP, strerror(-bitmap));
-	flags = wss_open_file(root, KPAGEFLAGS, O_RDONLY);
+		return memoc_err_set(why, bitmap, "%s cannot be opened: %s", WSS_BITMAP, strerror(-bitmap));
+	flags = wss_open_file(root, WSS_KPAGEFLAGS, O_RDONLY);
 	if (flags < 0)
-		return memoc_err_set(why, flags, "%s cannot be opened: %s", KPAGEFLAGS, strerror(-flags));
+		return memoc_err_set(why, flags, "%s cannot be opened: %s", WSS_KPAGEFLAGS, strerror(-flags));
 	return 0;
 }
 
@@ -64,13 +61,13 @@ static int open_idle(struct wss *w, struct memoc_err *err)
 
 	if (!idle)
 		return memoc_err_set(err, -ENOMEM, "out of memory");
-	idle->bitmap = wss_open_file(w->root, BITMAP, O_RDWR);
-	idle->kpageflags = wss_open_file(w->root, KPAGEFLAGS, O_RDONLY);
+	idle->bitmap = wss_open_file(w->root, WSS_BITMAP, O_RDWR);
+	idle->kpageflags = wss_open_file(w->root, WSS_KPAGEFLAGS, O_RDONLY);
 	w->own = idle;
 	if (idle->bitmap >= 0 && idle->kpageflags >= 0)
 		return 0;
 	close_idle(w);
-	return memoc_err_set(err, -EIO, "%s and %s cannot be opened any more", BITMAP, KPAGEFLAGS);
+	return memoc_err_set(err, -EIO, "%s and %s cannot be opened any more", WSS_BITMAP, WSS_KPAGEFLAGS);
 }
 
 static void clear(struct wss_sample *s)
@@ -147,7 +144,7 @@ static int count(const struct idle *idle, const struct idle_sample *i, const str
 {
 	uint32_t *order AUTO_FREE = NULL;
 	ssize_t n = frames_order(now, i->n, &order);
-	uint64_t *index AUTO_FREE = n < 0 ? NULL : malloc(((size_t)n + 1) * 2 * sizeof(*index));
+	uint64_t *index AUTO_FREE = n < 0 ? NULL : calloc((size_t)n + 1, 2 * sizeof(*index));
 	int r;
 
 	if (!index)
@@ -207,7 +204,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 
 const struct wss_ops wss_idle = {.kind = WSS_IDLE,
 				 .collect_after = 1,
-				 .probe = probe,
+				 .probe = wss_idle_probe,
 				 .open = open_idle,
 				 .close = close_idle,
 				 .begin = begin,

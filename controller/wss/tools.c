@@ -169,7 +169,7 @@ static size_t chunk(const uint64_t *index, size_t n, unsigned shift)
 
 int wss_read_words(int fd, const uint64_t *index, size_t n, uint64_t *ret)
 {
-	uint64_t words[CHUNK_WORDS];
+	uint64_t words[CHUNK_WORDS] = {0};
 
 	for (size_t i = 0; i < n;) {
 		size_t k = chunk(index + i, n - i, 0), count = (size_t)(index[i + k - 1] - index[i] + 1);

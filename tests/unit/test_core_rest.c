@@ -246,10 +246,7 @@ static void pin(struct pair *p, vm_id id)
 static void disturb_guest(struct pair *p, vm_id id)
 {
 	struct guest *g = &p->guests[id];
-	switch (below(p, 27)) {
-	case 25:
-		send_wss(p, id);
-		break;
+	switch (below(p, 26)) {
 	case 0:
 		signal_vm(p, id, EVENT_VM_REBOOTED);
 		g->actual_bytes = g->max_bytes;
@@ -418,9 +415,12 @@ static void heal(struct pair *p, const struct policy_ops *policy)
 static void second(struct pair *p, const struct policy_ops *policy, uint64_t calm)
 {
 	uint64_t begin_ms = p->a.now_ms;
-	for (vm_id id = 1; id <= GUESTS; id++)
+	for (vm_id id = 1; id <= GUESTS; id++) {
 		if (once_in(p, calm))
 			disturb_guest(p, id);
+		if (once_in(p, 8 * calm))
+			send_wss(p, id);
+	}
 	if (once_in(p, 4 * calm))
 		disturb_host(p, &p->a.host, policy);
 	if (once_in(p, 16 * calm))

@@ -4,6 +4,7 @@
  * text. Nothing tracks accesses here; what a kernel would change between begin and end, the test changes. The same code
  * on kernels that track: tests/bench/wss. Real here: processes, pidfds and, for the large mapping, pagemap.
  */
+#include "controller/host/cgroup_internal.h"
 #include "controller/wss/backend.h"
 
 #include <errno.h>
@@ -533,6 +534,75 @@ static void test_best_is_idle(void **state)
 	wss_close(w);
 }
 
+/* ---- idle, host sampler ---- */
+
+#define SWAPBACKED (UINT64_C(1) << 14)
+
+static struct cgroup_vm *fake_group(const char *current)
+{
+	struct cgroup_vm *g = NULL;
+	struct memoc_err err = {""};
+
+	put("vm/memory.current", current);
+	put("vm/memory.swap.current", "0\n");
+	put("vm/memory.high", "max\n");
+	put("vm/memory.stat", "anon 1\nfile 0\nshmem 0\nworkingset_refault_anon 0\n");
+	if (cgroup_vm_open_path(root, "/vm", &cgroup_v2_ops, NULL, &g, &err) < 0)
+		fail_msg("%s", err.text);
+	return g;
+}
+
+static void test_idle_host(void **state)
+{
+	struct memoc_err err = {""};
+	int owners = open_new("proc/kpagecgroup");
+	struct cgroup_vm *g = fake_group("4194304\n"); /* 1024 pages */
+	uint64_t inode = cgroup_vm_inode(g);
+
+	assert_int_equal(ftruncate(owners, 65536 * 8), 0);
+	put("proc/iomem",
+	    "00000000-0fffffff : System RAM\n  01000000-01ffffff : Kernel code\n10000000-1fffffff : PCI\n");
+	for (unsigned i = 512; i < 1536; i++) {
+		set(kpageflags, small_pfn(i), LRU | SWAPBACKED);
+		set(owners, small_pfn(i), inode);
+	}
+	set(kpageflags, 30000, LRU | SWAPBACKED); /* somebody else's */
+	set(owners, 30000, inode + 1);
+	set(kpageflags, 30001, LRU); /* its file cache */
+	set(owners, 30001, inode);
+	struct wss *w = open_it(WSS_IDLE_HOST);
+	struct wss_target t = target(2048);
+	struct wss_sample *s = NULL;
+	t.cgroup = g;
+	assert_int_equal(wss_begin(w, &t, &s, &err), 0);
+	assert_int_equal(wss_start(w, 1000, &err), 0); /* it has a 64th of the host: every frame is looked at */
+	assert_int_equal(idle_count(), 1024);
+	for (unsigned i = 512; i < 812; i++)
+		set_idle(small_pfn(i), false);
+	set(owners, small_pfn(812), inode + 1);	  /* went to somebody else */
+	set(kpageflags, 30002, LRU | SWAPBACKED); /* came */
+	set(owners, 30002, inode);
+	assert_int_equal(wss_collect(w, &err), 0);
+	struct wss_reading reading;
+	assert_int_equal(wss_end(s, &reading, &err), 0);
+	assert_int_equal(reading.pages, 1024);
+	assert_int_equal(reading.wss_bytes, 301 * PAGE);
+	/* one of whom there is nothing in the sample */
+	assert_int_equal(wss_begin(w, &t, &s, &err), 0);
+	assert_int_equal(ftruncate(owners, 0), 0);
+	assert_int_equal(ftruncate(owners, 65536 * 8), 0);
+	assert_int_equal(wss_start(w, 1000, &err), 0);
+	assert_int_equal(wss_collect(w, &err), 0);
+	end_fails(s, -EAGAIN, "too few");
+	t.cgroup = NULL;
+	assert_int_equal(wss_begin(w, &t, &s, &err), -ENXIO);
+	wss_close(w);
+	put("proc/iomem", "00000000-00000000 : System RAM\n");
+	assert_int_equal(wss_open(root, WSS_IDLE_HOST, &w, &err), -EPERM);
+	cgroup_vm_close(g);
+	close(owners);
+}
+
 /* ---- damon ---- */
 
 #define KDAMONDS "sys/kernel/mm/damon/admin/kdamonds/"
@@ -620,6 +690,8 @@ static void test_damon_round(void **state)
 	assert_int_equal(covered, ram.bytes);
 	assert_int_equal(end, (SECOND + 512) * PAGE);
 	begin_fails(w, -EAGAIN, "under way");
+	wss_abort(w); /* a real collect that waits would come back now */
+	assert_string_equal(text_of("/" KDAMONDS "0/state"), "off");
 	put(CONTEXT "schemes/0/tried_regions/total_bytes", "2097152\n"); /* 512 pages of 2048: two regions */
 	assert_int_equal(wss_collect(w, &err), 0);
 	assert_string_equal(text_of("/" KDAMONDS "nr_kdamonds"), "0");
@@ -780,6 +852,7 @@ int main(void)
 		ON_IDLE_TREE(test_idle_large_and_sparse),
 		ON_ROOT(test_idle_absent),
 		ON_IDLE_TREE(test_best_is_idle),
+		ON_IDLE_TREE(test_idle_host),
 		ON_ROOT(test_damon_round),
 		ON_ROOT(test_damon_of_others),
 		ON_ROOT(test_damon_cannot_watch_processes),
