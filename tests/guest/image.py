@@ -45,7 +45,10 @@ def cache_dir():
 
 @contextlib.contextmanager
 def locked(directory):
-    """One builder at a time; the others wait and then find the work done."""
+    """One builder at a time; the others wait and then find the work done.
+
+    What takes minutes locks a directory of its own in the cache: no test that only wants its guests waits for a kernel.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     with open(directory / "lock", "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

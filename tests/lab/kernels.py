@@ -95,7 +95,7 @@ def kernel_trees(say=print):
     if version is None:
         raise ImageError(f"apt knows no {SOURCE_PACKAGE}: Debian 12 has it among its security updates")
     trees = {name: cache / f"lab-kernel-{name}-{key(name, version)}" for name in TARGETS}
-    with locked(cache):
+    with locked(cache / "lab"):
         missing = [name for name, tree in trees.items() if not tree.exists()]
         if missing:
             say(f"lab: building the kernel of {' and '.join(missing)} from {SOURCE_PACKAGE} {version}")

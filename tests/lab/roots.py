@@ -149,7 +149,7 @@ def make_deb_here(output):
 def package(flavour, say=print):
     """Path of the .deb for that release."""
     directory = cache_dir() / f"lab-deb-{flavour}-{sources_key()}"
-    with locked(cache_dir()):
+    with locked(cache_dir() / "lab"):
         if not directory.exists():
             say(f"lab: building memoc's package for {flavour}")
             if codename() == flavour:
@@ -200,7 +200,7 @@ def root_image(flavour, deb, say=print):
         run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-m", "0", "-d", str(root), str(temporary / "root.img"), IMAGE_SIZE])
         shutil.rmtree(root)
 
-    with locked(cache_dir()):
+    with locked(cache_dir() / "lab"):
         if not directory.exists():
             say(f"lab: making a root file system of {flavour}")
             made_whole(directory, make)
