@@ -64,7 +64,8 @@ static void test_error_covers(void **state)
 				page[with] = had;
 				hits += page[i];
 			}
-			double share = (double)hits / n, truth = (double)accessed[s] / (double)ARRAY_SIZE(page);
+			size_t all = ARRAY_SIZE(page);
+			double share = (double)hits / n, truth = (double)accessed[s] / (double)all;
 			outside += fabs(share - truth) > wss_error_share(hits, n, ARRAY_SIZE(page));
 		}
 		if (outside > draws / 12) /* 5 % wanted; 8.3 % would be three standard deviations of the count off */
