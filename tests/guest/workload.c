@@ -22,6 +22,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/random.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/reboot.h>
 #include <sys/resource.h>
@@ -705,12 +707,29 @@ static int fill(void)
 	return 0;
 }
 
+/*
+ * Tells the kernel that it has all the randomness it wants (random(4)), as nothing here has to be secret: else the first who asks,
+ * mkswap for a UUID, waits while the kernel gathers it from the clock's jitter: 2 s of a software-emulated processor.
+ */
+static int seed(void)
+{
+	struct {
+		struct rand_pool_info info;
+		uint32_t words[8];
+	} pool = {.info = {.entropy_count = 256, .buf_size = sizeof(pool.words)}};
+	int fd = open("/dev/urandom", O_RDWR | O_CLOEXEC);
+
+	return fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc == 2 && strcmp(argv[1], "--fill") == 0)
 		return fill();
+	if (argc == 2 && strcmp(argv[1], "--seed") == 0)
+		return seed();
 	if (argc < 2 || argv[1][0] == '-') {
-		fprintf(stderr, "usage: workload --fill | workload TTY [STARTS]\ncommands: %s\n", help);
+		fprintf(stderr, "usage: workload --fill | --seed | TTY [STARTS]\ncommands: %s\n", help);
 		return 2;
 	}
 	starts = argc > 2 ? (unsigned)atoi(argv[2]) : 1;

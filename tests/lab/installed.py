@@ -127,6 +127,12 @@ class Site(Lab):
             run(["mkswap", device])
             run(["swapon", device])
         lab.diagnostics.append(("units", lambda: systemctl("--failed", "--no-pager", check=False)))
+        lab.defer("the lines to the guests", self.close_lines)
+
+    def close_lines(self):
+        """Each line takes one at a time: the next module is to have it."""
+        for guest in self.guests.values():
+            guest.line.close()
 
     def record(self, **entry):
         """Nothing is undone here."""
@@ -158,11 +164,17 @@ class Site(Lab):
             guest.wait_ready()
         return self
 
+    def work(self):
+        """A working set in each guest, gone through once a second: without a pause they would take all the time that there is."""
+        for guest in self.guests.values():
+            guest.cmd("pace 1000")
+            guest.job("use 40")
+
     # -- the package --
 
     @staticmethod
     def apt(*args):
-        return run(["apt-get", "-y", "-q", "--no-download", *args], limit_s=120, env=dict(os.environ, DEBIAN_FRONTEND="noninteractive"))
+        return run(["apt-get", "-y", "-q", *args], limit_s=120, env=dict(os.environ, DEBIAN_FRONTEND="noninteractive"))
 
     def install(self, deb=DEB):
         self.apt("install", str(deb))
@@ -211,9 +223,11 @@ class Site(Lab):
 # ---- what is the administrator's ----
 
 def plant_foreign_hooks():
-    """Hooks that were there before memoc; returns what they look like."""
+    """Hooks that were there before memoc, unless they are; returns what they look like."""
     (HOOKS / "qemu.d").mkdir(parents=True, exist_ok=True)
     for path, word in FOREIGN.items():
+        if path.exists():
+            continue
         path.write_text(f'#!/bin/sh\necho "{word} $1 $2 $3" >>{FOREIGN_LOG}\nexit 0\n', encoding="ascii")
         path.chmod(0o755)
     return foreign_hooks()

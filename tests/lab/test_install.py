@@ -4,18 +4,17 @@
 import os
 
 from run import limit
-from installed import FOREIGN_LOG, HOOKS, Site, foreign_hooks, installed, plant_foreign_hooks, run, systemctl, unit, wait_for
+from installed import FOREIGN_LOG, HOOKS, Site, foreign_hooks, installed, journal, plant_foreign_hooks, run, systemctl, unit, wait_for
 
 
 class Bench(Site):
     def __init__(self, lab):
         super().__init__(lab)
-        assert not installed(), "memoc is here already: this module is about its installation"
+        self.was_installed = installed()  # set up again after a test failed
         self.foreign = plant_foreign_hooks()
         systemctl("reload", "libvirtd.service")
         self.start_guests()
-        for guest in self.guests.values():
-            guest.job("use 40")
+        self.work()
         self.before = {name: guest.pid for name, guest in self.guests.items()}
         self.libvirtd_pid = self.libvirtd.pid
 
@@ -27,6 +26,7 @@ def fixture(lab):
 @limit(180)
 def test_install_adopts_running_vms(site):
     """apt install, and nothing else: memocd runs and manages the VMs of before; no VM and no libvirtd was restarted."""
+    assert not site.was_installed, "memoc is here already: this test is about its installation"
     site.install()
     assert unit("memocd.service", "ActiveState") == "active" and unit("memocd.socket", "ActiveState") == "active"
     assert unit("memocd.service", "UnitFileState") == "enabled" and unit("memocd.socket", "UnitFileState") == "enabled"
@@ -50,9 +50,11 @@ def test_files_are_where_they_belong(site):
 def test_hook_is_seen_without_a_restart(site):
     """libvirtd was reloaded: a VM that starts now is told to memocd by the hook, and the administrator's hooks run as before."""
     FOREIGN_LOG.unlink(missing_ok=True)
+    site.memocd.config_path.write_text("[log]\nlevel = debug\n", encoding="ascii")
+    site.memocd.reload()
     guest = site.guest("late", 96)
-    events = wait_for(lambda: [e for e in site.memocd.events() if e["vm"] == "late"], 60, "memocd to know of late")
-    assert any("hook" in str(event) for event in events), events
+    wait_for(lambda: any(str(e["MESSAGE"]) == "hook: late prepare" for e in journal("-u", "memocd")), 60, "the hook to tell of late")
+    assert [event["event"] for event in site.memocd.events() if event["vm"] == "late"][0] == "added"
     guest.destroy()
     guest.undefine()
     del site.guests["late"]

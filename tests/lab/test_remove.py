@@ -17,8 +17,7 @@ class Bench(Site):
         super().__init__(lab)
         self.foreign = plant_foreign_hooks()
         self.ready()
-        for guest in self.guests.values():
-            guest.job("use 40")
+        self.work()
 
 
 def fixture(lab):

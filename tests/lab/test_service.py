@@ -3,6 +3,7 @@
 
 import contextlib
 import pathlib
+import shutil
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ from host import MIB
 from run import Skip, limit
 from installed import LabError, Site, journal, run, systemctl, unit, wait_for
 
-BACK_S = 2  # after SIGKILL; the unit waits one of them by itself
+RESTART_S = 1  # RestartSec= of the unit
 DROP_IN = pathlib.Path("/run/systemd/system/memocd.service.d/50-lab.conf")
 BAD_CONFIG = pathlib.Path("/etc/memoc/memoc.conf.d/90-bad.conf")
 
@@ -21,8 +22,7 @@ class Bench(Site):
     def __init__(self, lab):
         super().__init__(lab)
         self.ready()
-        for guest in self.guests.values():
-            guest.job("use 40")
+        self.work()
         self.kept = self.limit_all()
 
     def reset(self):
@@ -45,8 +45,8 @@ class Bench(Site):
         """Limits as the last memocd left them, and taken for its own by this one."""
         self.wait_managed()
         for name, guest in self.guests.items():
-            vm = self.memocd.wait_vm(name, lambda vm: vm["limit_bytes"] is not None, 30, "its limit to be adopted")
-            assert vm["limit_bytes"] == guest.cgroup().limit(), (vm, guest.cgroup().limit())
+            self.memocd.wait_vm(name, lambda vm, group=guest.cgroup(): vm["limit_bytes"] is not None and vm["limit_bytes"] == group.limit(),
+                                30, "its limit to be adopted")
         self.assert_unharmed()
 
 
@@ -54,14 +54,24 @@ def fixture(lab):
     yield Bench(lab)
 
 
-def active_s(name):
-    """When the unit became active, by the host's monotonic clock."""
-    return int(unit(name, "ActiveEnterTimestampMonotonic")) / 1e6
+def stamp_s(name, key):
+    """By the host's monotonic clock."""
+    return int(unit(name, f"{key}TimestampMonotonic")) / 1e6
+
+
+def start_s(name):
+    """How long the unit took from its start to its being ready."""
+    return stamp_s(name, "ActiveEnter") - stamp_s(name, "InactiveExit")
 
 
 @limit(120)
 def test_killed_and_back(site):
-    """systemctl kill -s KILL under load: up again within 2 s (and what this host is slower), limits kept all the time, then adopted."""
+    """systemctl kill -s KILL under load: up again after the second that the unit waits and what a start takes on this host (emulated,
+    so held against a start of before; test_crash has the seconds). Limits are kept all the time, then adopted."""
+    systemctl("restart", "memocd.service")
+    usual_s = start_s("memocd.service")
+    site.memocd.wait_answering()
+    site.limit_all()
     before, pid = site.limits(), site.memocd.pid
     assert None not in before.values(), before
     at = time.clock_gettime(time.CLOCK_MONOTONIC)
@@ -69,9 +79,9 @@ def test_killed_and_back(site):
     while site.memocd.pid in (0, pid):
         assert site.limits() == before, "limits changed while nobody was there"
     site.wait_new(pid)
-    took_s = active_s("memocd.service") - at
-    print(f"ready again {took_s:.2f} s after SIGKILL")
-    assert took_s < 1 + (BACK_S - 1) * host.SLOW, took_s
+    took_s = stamp_s("memocd.service", "ActiveEnter") - at
+    print(f"ready again {took_s:.2f} s after SIGKILL, of which {start_s('memocd.service'):.2f} s to start; a usual start: {usual_s:.2f} s")
+    assert took_s < 3 * (RESTART_S + usual_s), took_s
     site.assert_adopted()
 
 
@@ -150,7 +160,7 @@ def test_catalog_explains(site):
     listed = run(["journalctl", "--list-catalog", *sorted(used)]).stdout
     assert used and len(listed.splitlines()) == len(used), (used, listed)
     text = run(["journalctl", "-q", "-b", "-x", "MEMOC_VM=web"]).stdout
-    assert "-- Subject: VM web is managed by memoc" in text and "-- Defined-By: memoc" in text, text[-2000:]
+    assert "Subject: VM web is managed by memoc" in text and "Defined-By: memoc" in text, text[-2000:]
 
 
 def as_user(name, *words, groups=()):
@@ -167,13 +177,13 @@ def test_permissions(site):
         run(["useradd", "--no-create-home", "--user-group", *(["--groups", ",".join(groups)] if groups else []), user])
     try:
         refused = as_user("stranger", "memoc", "list")
-        assert refused.returncode == 3 and "ermission denied" in refused.stderr, refused
+        assert refused.returncode == 3 and "no permission to open" in refused.stderr, refused
         listed = as_user("looker", "memoc", "--json", "list", groups=("looker", "libvirt"))
         assert listed.returncode == 0 and '"web"' in listed.stdout, listed
         for words in (("set", "web", "weight=150"), ("resize", "web", "100M"), ("hold", "web"), ("drain", "web")):
             denied = as_user("looker", "memoc", *words, groups=("looker", "libvirt"))
             assert denied.returncode == 1 and "memoc" in denied.stderr, (words, denied)
-        assert site.memocd.memoc("get", "web")["weight"] != 150
+        assert "150" not in site.memocd.memoc_text("get", "web")
         allowed = as_user("changer", "memoc", "set", "web", "weight=150", groups=("changer", "libvirt", "memoc"))
         assert allowed.returncode == 0, allowed
         assert "150" in site.memocd.memoc_text("get", "web")
@@ -211,7 +221,7 @@ def varlinkctl(*words):
 @limit(120)
 def test_varlinkctl(site):
     """systemd's own varlinkctl introspects the interface, calls List and follows Events."""
-    if run(["varlinkctl", "--version"], check=False).returncode != 0:
+    if not shutil.which("varlinkctl"):
         raise Skip("this systemd brings no varlinkctl: it is of 255 and later")
     address = f"unix:{site.memocd.socket}"
     assert "org.memoc.Controller" in varlinkctl("info", address).stdout

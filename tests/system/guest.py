@@ -179,7 +179,7 @@ class Guest:
     def xml(self, libvirtd=None):
         libvirtd = libvirtd or self.libvirtd
         driver = {True: "1", False: "0"}.get(self.driver, self.driver)
-        words = f"{CMDLINE}{clock_words()} memoc.driver={driver} memoc.swap_mib={self.swap_mib} memoc.fill={int(self.fill)}"
+        words = f"{CMDLINE}{clock_words()} {os.environ.get('MEMOC_GUEST_WORDS', '')} memoc.driver={driver} memoc.swap_mib={self.swap_mib} memoc.fill={int(self.fill)}"
         resource = self.lab.partition.resource
         parts = [
             f"<domain type='{accelerator()}'>",
