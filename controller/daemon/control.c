@@ -93,7 +93,7 @@ void control_after_step(struct control *c)
 	struct pending *next;
 	for (struct pending *p = c->pending; p; p = next) {
 		next = p->next;
-		if (p->kind == WAIT_SIZE || p->kind == WAIT_DRAIN)
+		if (p->kind == WAIT_SIZE || p->kind == WAIT_DRAIN || p->kind == WAIT_TRIM)
 			methods_waiting(p);
 	}
 }
