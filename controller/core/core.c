@@ -634,7 +634,7 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 	if (!vm->target_bytes)
 		vm->target_bytes = vm->facts.max_bytes;
 	snprintf(vm->reason, sizeof(vm->reason), "%s",
-		 vm->origin == ORIGIN_ADOPT      ? "adopted as it was found"
+		 vm->origin == ORIGIN_ADOPT	 ? "adopted as it was found"
 		 : vm->origin == ORIGIN_INCOMING ? "arrives by migration"
 						 : "starting");
 	record(x, vm, RECORD_ADDED, vm->carried_bytes, vm->facts.max_bytes, "%s",

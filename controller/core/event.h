@@ -32,9 +32,9 @@ enum event_type {
 	EVENT_VM_HOLD,	/* .flag */
 	EVENT_VM_DRAIN, /* open the limit, deflate, hold */
 	/*
-	 * .flag true: it is about to migrate away. What its guest does not need is given back, by balloon alone: what is
-	 * not there need not be sent. Told again while that goes on: it takes longer. false: it does not migrate after
-	 * all; it gets its size of before.
+	 * .flag true: it is about to migrate away. What its guest does not need is given back, by balloon alone: what
+	 * is not there need not be sent. Told again while that goes on: it takes longer. false: it does not migrate
+	 * after all; it gets its size of before.
 	 */
 	EVENT_VM_TRIM,
 	EVENT_TYPE_END

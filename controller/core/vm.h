@@ -107,7 +107,7 @@ struct vm {
 	struct vm_facts facts;
 	uint64_t added_ms;
 	uint64_t carried_bytes; /* arriving by migration: the size it had at its source; 0 = not known */
-	bool booted; /* judged once: from then on its size counts, not a reservation */
+	bool booted;		/* judged once: from then on its size counts, not a reservation */
 
 	/* --- what was seen last --- */
 	struct guest_stats stats;

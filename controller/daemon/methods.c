@@ -501,6 +501,12 @@ static uint64_t swapped_now(const struct entry *e)
 	return e->attach && cgroup_vm_read(e->attach->cgroup, &s) == 0 ? s.swapped_bytes : 0;
 }
 
+/*
+ * QEMU tells of a balloon once a second at most, and libvirt's XML, which goes ahead of the VM and says there how much to
+ * keep for it, has what QEMU told last.
+ */
+#define XML_FOLLOWS_MS 1200
+
 static void waiting_trim(struct pending *p)
 {
 	const struct entry *e = entry_by_id(p->daemon, p->vm);
@@ -511,6 +517,7 @@ static void waiting_trim(struct pending *p)
 		return;
 	}
 	bool moves = vm->state == VM_SHRINKING_BALLOON || vm->state == VM_SHRINKING_LIMIT;
+	moves |= !p->why && now_ms() - vm->actual_change_ms < XML_FOLLOWS_MS;
 	if (moves && ev_is_active(&p->timer))
 		return;
 	struct json_writer *w = object();

@@ -93,11 +93,7 @@ def test_cancelled_migration(pair):
     guest.wait_ready()
     here.wait_vm("stayer", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None, 60, "steady")
     guest.virsh("migrate-setspeed", "4")  # MiB/s: it would take minutes
-    path = pair.lab.base / "stayer.xml"
-    path.write_text(guest.xml(pair.there.libvirtd), encoding="utf-8")
-
-    virsh = subprocess.Popen(["virsh", "-q", "-c", guest.libvirtd.uri, "migrate", "stayer", "--live", "--xml", str(path), "--desturi",
-                              pair.there.libvirtd.uri, "--migrateuri", f"unix://{pair.lab.base}/stayer.migrate"],
+    virsh = subprocess.Popen(["virsh", "-q", "-c", guest.libvirtd.uri, "migrate", "stayer", "--live", *guest.way_to(pair.there.libvirtd)],
                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     pair.lab.record_process(virsh.pid, "virsh migrate")
     try:
