@@ -44,7 +44,7 @@ struct migration {
 
 /*
  * Runs `virsh migrate` to its end. 0: see migrated; −errno: virsh could not be run, which left nothing behind. SIGINT,
- * SIGTERM and SIGHUP cancel the migration (virsh aborts the job), and the call returns when that has been done.
+ * SIGTERM and SIGHUP cancel the migration (virsh domjobabort), and the call returns when that has been done.
  */
 int migration_run(struct migration *m);
 /* The finished job's figures, of the source where that still knows the VM, else of the destination: m->stats. */

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* virsh as a child, its job's figures by another, and the signals that cancel. */
+/* virsh as a child, its job's figures by another, and a third that cancels. */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -19,6 +19,7 @@ extern char **environ;
 
 #define STATS_EVERY_MS 1000
 #define STATS_LIMIT_MS 10000 /* a libvirt that answers later than that is asked anew */
+#define ABORT_EVERY_MS 1000
 #define RENEW_EVERY_MS 30000 /* a quarter of what memocd gives (TRIM_MS in core.c) */
 #define TEXT_MOST ((size_t)16 << 10)
 
@@ -243,10 +244,10 @@ void migration_final_stats(struct migration *m, const char *name_there)
 
 struct run {
 	struct migration *m;
-	struct child virsh, stats;
+	struct child virsh, stats, abort;
 	int signal_fd;
 	unsigned signals;
-	uint64_t stats_due_ms, renew_due_ms;
+	uint64_t stats_due_ms, renew_due_ms, abort_due_ms;
 };
 
 static int watch_signals(void)
@@ -262,18 +263,33 @@ static int watch_signals(void)
 	return fd < 0 ? -errno : fd;
 }
 
-/* virsh aborts the job on SIGINT. A terminal has sent that to both of us. */
+/* A third one ends virsh without more ado; libvirt then gives the migration up, but not at once. */
 static void take_signals(struct run *r)
 {
 	struct signalfd_siginfo info;
 
 	while (read(r->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info)) {
-		bool from_terminal = info.ssi_signo == SIGINT && info.ssi_code == SI_KERNEL;
 		r->m->cancelled = true;
-		r->signals++;
-		if (r->virsh.pid && (!from_terminal || r->signals > 2))
-			kill(r->virsh.pid, r->signals > 2 ? SIGTERM : SIGINT);
+		if (++r->signals > 2 && r->virsh.pid)
+			kill(r->virsh.pid, SIGTERM);
 	}
+}
+
+/*
+ * virsh 9.0 takes Ctrl-C from its terminal, as a character, and does nothing on SIGINT. So the job is aborted by
+ * another one; until virsh has ended, because there may be no job yet.
+ */
+static void tend_abort(struct run *r)
+{
+	const char *argv[] = {"virsh", "-q", "-c", r->m->uri, "domjobabort", "--domain", r->m->vm, NULL};
+	uint64_t now = now_ms();
+
+	if (r->abort.pid && !child_ended(&r->abort) && now - r->abort.began_ms > STATS_LIMIT_MS)
+		child_kill(&r->abort);
+	if (!r->m->cancelled || r->abort.pid || now < r->abort_due_ms)
+		return;
+	r->abort_due_ms = now + ABORT_EVERY_MS;
+	child_start(&r->abort, argv, false);
 }
 
 static void tend_stats(struct run *r)
@@ -303,7 +319,7 @@ static void wait_some(struct run *r)
 	struct pollfd p[] = {
 		{.fd = r->signal_fd, .events = POLLIN}, {.fd = r->virsh.pidfd, .events = POLLIN},
 		{.fd = r->virsh.fd, .events = POLLIN},	{.fd = r->stats.pidfd, .events = POLLIN},
-		{.fd = r->stats.fd, .events = POLLIN},
+		{.fd = r->stats.fd, .events = POLLIN},	{.fd = r->abort.pidfd, .events = POLLIN},
 	};
 	uint64_t now = now_ms(), wait_ms = r->stats.pid ? STATS_EVERY_MS : sub_sat_u64(r->stats_due_ms, now);
 
@@ -312,13 +328,23 @@ static void wait_some(struct run *r)
 	child_read(&r->stats);
 }
 
-/* virsh's first "error: …" says most; else its last line. */
+/*
+ * virsh's first "error: …" says most; else its first line. What a hook of ours said at the destination libvirt gives at
+ * the end of a long line of its own.
+ */
 static void take_reason(struct migration *m, const struct child *virsh)
 {
-	const char *from = strstr(virsh->text, "error: ");
+	static const char *const marks[] = {"memoc-hook: ", "error: "};
+	const char *from = virsh->text + strspn(virsh->text, "\n");
 	size_t len;
 
-	from = from ? from + strlen("error: ") : virsh->text + strspn(virsh->text, "\n");
+	for (size_t i = 0; i < ARRAY_SIZE(marks); i++) {
+		const char *at = strstr(virsh->text, marks[i]);
+		if (!at)
+			continue;
+		from = at + strlen(marks[i]);
+		break;
+	}
 	len = strcspn(from, "\n");
 	snprintf(m->why, sizeof(m->why), "%.*s", (int)min_u64(len, sizeof(m->why) - 1), from);
 	if (!m->why[0] && WIFSIGNALED(virsh->status))
@@ -351,15 +377,20 @@ int migration_run(struct migration *m)
 
 	if (!r)
 		return -ENOMEM;
-	*r = (struct run){.m = m, .stats = {.pidfd = -1, .fd = -1}, .renew_due_ms = now_ms() + RENEW_EVERY_MS};
+	*r = (struct run){.m = m,
+			  .stats = {.pidfd = -1, .fd = -1},
+			  .abort = {.pidfd = -1, .fd = -1},
+			  .renew_due_ms = now_ms() + RENEW_EVERY_MS};
 	r->signal_fd = watch_signals();
 	int code = r->signal_fd < 0 ? r->signal_fd : start_virsh(r);
 	while (code == 0 && !child_ended(&r->virsh)) {
 		tend_stats(r);
 		wait_some(r);
 		take_signals(r);
+		tend_abort(r);
 	}
 	child_kill(&r->stats);
+	child_kill(&r->abort);
 	if (r->signal_fd >= 0)
 		close(r->signal_fd);
 	if (code < 0)

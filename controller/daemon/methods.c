@@ -502,8 +502,8 @@ static uint64_t swapped_now(const struct entry *e)
 }
 
 /*
- * QEMU tells of a balloon once a second at most, and libvirt's XML, which goes ahead of the VM and says there how much to
- * keep for it, has what QEMU told last.
+ * QEMU tells of a balloon once a second at most, and libvirt's XML, which goes ahead of the VM and says there how much
+ * to keep for it, has what QEMU told last.
  */
 #define XML_FOLLOWS_MS 1200
 
@@ -759,11 +759,13 @@ static const char *admission_name(enum admission_mode mode)
 	return mode == ADMISSION_DENY ? "deny" : mode == ADMISSION_WARN ? "warn" : "off";
 }
 
-static void answer_admission(struct varlink_call *call, struct daemon *d, const struct hook_notice *n)
+/* What is missing for the guaranteed minimums of all where this VM comes; 0 where nothing, or where nobody asks. */
+static uint64_t missing_bytes(struct daemon *d, const struct hook_notice *n)
 {
-	const struct core_config *c = core_config(d->core);
 	uint64_t missing = 0;
-	bool asks = strcmp(n->operation, "prepare") == 0 && n->has_facts && c->admission != ADMISSION_OFF;
+	bool arrives = strcmp(n->operation, "migrate") == 0 || strcmp(n->operation, "restore") == 0;
+	bool asks = (arrives || strcmp(n->operation, "prepare") == 0) && n->has_facts &&
+		    core_config(d->core)->admission != ADMISSION_OFF;
 	/* restore and migrate come before prepare: the VM may be known, but it holds nothing before it has a process */
 	const struct entry *e = n->uuid ? entry_by_uuid(d, n->uuid) : NULL;
 	/* What is never resized keeps all that it has. */
@@ -772,7 +774,18 @@ static void answer_admission(struct varlink_call *call, struct daemon *d, const 
 	if (asks && !(e && e->attach))
 		core_admit(d->core, e ? e->id : 0, n->facts.max_bytes, min_bytes, proc_overhead_guess(&n->facts),
 			   &missing);
-	if (missing) {
+	return missing;
+}
+
+/*
+ * True: it does not come, and nobody makes room for it. One that arrives is announced before libvirt asks whether it
+ * may; only to that question there is an answer.
+ */
+static bool answer_admission(struct varlink_call *call, struct daemon *d, const struct hook_notice *n)
+{
+	const struct core_config *c = core_config(d->core);
+	uint64_t missing = missing_bytes(d, n);
+	if (missing && strcmp(n->operation, "prepare") == 0) {
 		struct log_fields fields = {.message_id = MSG_ADMISSION, .vm = n->name, .uuid = n->uuid};
 		char size[FORMAT_SIZE_LEN];
 		log_fields(LOG_LEVEL_WARNING, &fields, "%s: guaranteed minimums no longer fit, %s missing%s", n->name,
@@ -785,6 +798,7 @@ static void answer_admission(struct varlink_call *call, struct daemon *d, const 
 	jw_str(w, "mode", admission_name(c->admission));
 	jw_end(w);
 	answer(call, w, false);
+	return missing && c->admission == ADMISSION_DENY;
 }
 
 static void method_notify(struct varlink_call *call, const struct json *parameters, void *user)
@@ -816,8 +830,8 @@ static void method_notify(struct varlink_call *call, const struct json *paramete
 	snprintf(operation, sizeof(operation), "%s", n.operation);
 	n.name = name;
 	n.operation = operation;
-	answer_admission(call, d, &n);
-	hook_notice(d, &n);
+	if (!answer_admission(call, d, &n))
+		hook_notice(d, &n);
 }
 
 static void guarded_notify(struct varlink_call *call, const struct json *parameters, void *user)

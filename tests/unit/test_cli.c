@@ -1100,7 +1100,8 @@ static void put_file(const char *dir, const char *path, const char *text)
 
 /*
  * As virsh behaves, by the name of the destination: it is run as `virsh -q -c URI migrate --domain VM --desturi URI …`.
- * "slow" goes on until it is interrupted, and then says what libvirt says when its job was aborted.
+ * "slow" takes no notice of SIGINT; it goes on until its job is aborted, and then says what libvirt says. The first
+ * time there is no job yet.
  */
 static const char fake_virsh[] =
 	"#!/bin/sh\n"
@@ -1109,9 +1110,14 @@ static const char fake_virsh[] =
 	"domjobinfo*) printf 'Job type: 3\\n\\noperation: 4\\ntime_elapsed: 2670\\ndowntime: 225\\n'\n"
 	"\tprintf 'memory_total: 4294967296\\nmemory_processed: 1073741824\\nmemory_remaining: 2147483648\\n'\n"
 	"\tprintf 'memory_bps: 104857600\\nmemory_iteration: 2\\n' ;;\n"
-	"*slow) trap 'echo \"error: operation aborted: canceled by client\" >&2; exit 1' INT\n"
-	"\techo ready > \"${0%/*}/virsh.ready\"; while :; do sleep 0.05; done ;;\n"
-	"*full) echo 'error: Hook script execution failed: 64M missing' >&2; echo more >&2; exit 1 ;;\n"
+	"domjobabort*) [ -e \"${0%/*}/virsh.abort1\" ] && : > \"${0%/*}/virsh.abort2\"; : > \"${0%/*}/virsh.abort1\" "
+	";;\n"
+	"*slow) trap : INT TERM; echo > \"${0%/*}/virsh.ready\"\n"
+	"\twhile [ ! -e \"${0%/*}/virsh.abort2\" ]; do sleep 0.05; done; rm \"${0%/*}\"/virsh.abort?\n"
+	"\techo 'error: operation aborted: canceled by client' >&2; exit 1 ;;\n"
+	"*full) echo 'error: Hook script execution failed: status 1: memoc-hook: web1 may not start: 64M missing' >&2\n"
+	"\techo more >&2; exit 1 ;;\n"
+	"*away) echo 'error: failed to connect' >&2; exit 1 ;;\n"
 	"esac\n";
 
 static const char *virsh_log(void)
@@ -1179,9 +1185,10 @@ static void test_migrate_fails(void **state)
 
 	assert_int_equal(res->status, CLI_FAILED);
 	assert_string_equal(strchr(said, '\n'), "\n");
-	assert_contains(said, "web1 was not migrated: Hook script execution failed: 64M missing; it goes on here");
+	assert_contains(said, "web1 was not migrated: web1 may not start: 64M missing; it goes on here");
 	assert_lacks(said, "more;");
 	assert_contains(calls(), "AbandonMigration {\"vm\":\"web1\"");
+	assert_contains(run("migrate web1 away")->err, "web1 was not migrated: failed to connect; it goes on");
 	assert_contains(run_error("migrate wbe1 full", CLI_FAILED), "did you mean");
 	assert_contains(run_error("migrate web1 there --offline", CLI_USAGE), "use virsh migrate");
 	assert_contains(run_error("migrate web1 there --liev", CLI_USAGE), "did you mean \"live\"");
