@@ -29,7 +29,7 @@ struct view {
 
 /* ---- progress: a bar on stderr, or lines of output; a reader that has left does not end a migration ---- */
 
-#define BAR_WIDTH 24
+#define BAR_WIDTH 16
 
 static unsigned stderr_width(void)
 {
@@ -77,7 +77,7 @@ static void show_progress(void *user, const struct job_stats *s)
 			 size_short(total, s->memory_total_bytes), size_short(per_s, s->memory_bytes_per_s));
 
 	if (kept)
-		snprintf(figures + n, sizeof(figures) - (size_t)n, ", %s of swap not read", size_short(avoided, kept));
+		snprintf(figures + n, sizeof(figures) - (size_t)n, ", %s of swap unread", size_short(avoided, kept));
 	job_phase(phase, s);
 	if (v->bar)
 		draw_bar(v, phase, job_share(s), figures);
@@ -282,14 +282,14 @@ static const struct cli_option migrate_options[] = {
 	{"graphicsuri", 0, "URI", "where its display will be", WORDS_NONE},
 	{"listen-address", 0, "ADDRESS", "on which the destination listens", WORDS_NONE},
 	{"dname", 0, "NAME", "its name there", WORDS_NONE},
-	{"timeout", 0, "SECONDS", "then suspend it, or what --timeout-… says", WORDS_NONE},
+	{"timeout", 0, "SECONDS", "then suspend it, or what the two below say", WORDS_NONE},
 	{"timeout-suspend", 0, NULL, "suspend it after --timeout", WORDS_NONE},
 	{"timeout-postcopy", 0, NULL, "switch to post-copy after --timeout", WORDS_NONE},
 	{"xml", 0, "FILE", "its definition there", WORDS_FILE},
-	{"migrate-disks", 0, "DISK,DISK…", "only these", WORDS_NONE},
+	{"migrate-disks", 0, "DISK,DISK", "only these", WORDS_NONE},
 	{"disks-port", 0, "PORT", "for disks", WORDS_NONE},
 	{"disks-uri", 0, "URI", "for disks", WORDS_NONE},
-	{"comp-methods", 0, "NAME,NAME…", "of compression", WORDS_NONE},
+	{"comp-methods", 0, "NAMES", "of compression", WORDS_NONE},
 	{"comp-mt-level", 0, "N", "level of multithread compression", WORDS_NONE},
 	{"comp-mt-threads", 0, "N", "its threads", WORDS_NONE},
 	{"comp-mt-dthreads", 0, "N", "its threads there", WORDS_NONE},
