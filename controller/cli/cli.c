@@ -285,7 +285,7 @@ static int parse_option(struct cli *cli, int argc, char **argv, int *i, bool *re
 	}
 	if (o->value && !*value)
 		return cli_usage(cli, "--%s: its value (%s) is empty", o->name, o->value);
-	if (own_option && cli->command->passes_on) {
+	if (own_option && cli->command && cli->command->passes_on) {
 		pass_on(cli, word);
 		if (o->value && !eq)
 			pass_on(cli, value);

@@ -300,7 +300,8 @@ def bench_migrate():
             if swapped:
                 figure(f"{what}: swap that was not read back", [figures[True][3] for figures in pairs], "MiB", "-")
             for i, unit in ((0, "bytes"), (1, "time")):
-                figure(f"{what}: {unit}, memoc by virsh, of each pair", [figures[True][i] / figures[False][i] for figures in pairs], "", "< 1")
+                shares = [figures[True][i] / figures[False][i] for figures in pairs]
+                figure(f"{what}: {unit}, memoc by virsh, of each pair", shares, "", "< 1")
 
 
 BENCHES = {"spike": bench_spike, "squeeze": bench_squeeze, "idle": bench_idle, "hook": bench_hook, "migrate": bench_migrate}
