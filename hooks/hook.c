@@ -176,11 +176,11 @@ static void say_denied(const struct hook_io *io, const struct hook_args *a, cons
 	struct memoc_err line;
 	bool known = json_get_u64(reply->parameters, "missing_bytes", &missing_bytes) == 0;
 
-	memoc_err_set(
-		&line, 0,
-		"%.64s may not start: the minimums guaranteed to all VMs would no longer fit, %s missing; stop a VM, "
-		"lower a minimum (memoc set VM min=SIZE), or set [admission] mode = warn in memoc.conf",
-		a->name, known ? format_size(size, missing_bytes) : "memory is");
+	memoc_err_set(&line, 0,
+		      "%.64s may not start here: the minimums guaranteed to all VMs would no longer fit, %s missing; "
+		      "stop a VM, "
+		      "lower a minimum (memoc set VM min=SIZE), or set [admission] mode = warn in memoc.conf",
+		      a->name, known ? format_size(size, missing_bytes) : "memory is");
 	say(io, line.text);
 }
 

@@ -257,6 +257,11 @@ static int set_own(struct cli *cli, const struct cli_option *option, size_t at, 
 	return CLI_DONE;
 }
 
+static void pass_on(struct cli *cli, const char *word)
+{
+	cli->passed[cli->n_passed++] = word;
+}
+
 /* argv[*i] is an option: takes it, and its value from the next word where needed. */
 static int parse_option(struct cli *cli, int argc, char **argv, int *i, bool *ret_help, bool *ret_version)
 {
@@ -280,6 +285,11 @@ static int parse_option(struct cli *cli, int argc, char **argv, int *i, bool *re
 	}
 	if (o->value && !*value)
 		return cli_usage(cli, "--%s: its value (%s) is empty", o->name, o->value);
+	if (own_option && cli->command && cli->command->passes_on) {
+		pass_on(cli, word);
+		if (o->value && !eq)
+			pass_on(cli, value);
+	}
 	if (own_option)
 		return set_own(cli, own_option, (size_t)(own_option - own), value);
 	return set_global(cli, o->name, value, ret_help, ret_version);
@@ -326,6 +336,8 @@ int cli_parse(struct cli *cli, int argc, char **argv, bool *ret_help, bool *ret_
 			cli->command = cli_find_command(word);
 			if (!cli->command)
 				return unknown_command(cli, word);
+		} else if (words_only && cli->command->passes_on) {
+			pass_on(cli, word);
 		} else {
 			cli->args[cli->n_args++] = word;
 		}
@@ -391,8 +403,9 @@ int cli_main(int argc, char **argv)
 	/* a reader that leaves is seen as EPIPE where we write */
 	signal(SIGPIPE, SIG_IGN);
 	cli.args = calloc((size_t)argc + 1, sizeof(*cli.args));
+	cli.passed = calloc((size_t)argc + 1, sizeof(*cli.passed));
 	cli.out = open_memstream(&cli.out_text, &cli.out_len);
-	if (!cli.args || !cli.out)
+	if (!cli.args || !cli.passed || !cli.out)
 		cli_fail(&cli, CLI_FAILED, "cannot start: %s", strerror(ENOMEM));
 	else
 		status = run(&cli, argc, argv);
@@ -401,6 +414,7 @@ int cli_main(int argc, char **argv)
 		fclose(cli.out);
 	free(cli.out_text);
 	free(cli.args);
+	free(cli.passed);
 	for (size_t i = 0; i < CLI_OPTIONS_MAX; i++)
 		free(cli.lists[i]);
 	return status;

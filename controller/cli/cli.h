@@ -12,7 +12,7 @@
 #include "common/varlink.h"
 
 #define CLI_SOCKET_DEFAULT "/run/memoc/memoc.sock"
-#define CLI_OPTIONS_MAX 24	  /* options of one command */
+#define CLI_OPTIONS_MAX 64	  /* options of one command */
 #define CLI_CALL_TIMEOUT_MS 10000 /* memocd answers from memory: far beyond any good answer */
 #define CLI_WAIT_TIMEOUT_MS (5 * 60 * 1000)
 
@@ -66,6 +66,7 @@ struct cli_command {
 	const char *failure;	     /* what exit status 1 means here; NULL: the usual */
 	int (*run)(struct cli *cli); /* returns enum cli_status, having said why where it is not CLI_DONE */
 	bool hidden;		     /* for completion scripts, not for people */
+	bool passes_on; /* its options, and all words after "--", are another program's: kept as given, too */
 };
 extern const struct cli_command *const cli_commands[]; /* ended by NULL */
 extern const struct cli_option cli_global_options[];
@@ -82,6 +83,8 @@ struct cli {
 	char *lists[CLI_OPTIONS_MAX];	      /* owned text of an option that was given more than once */
 	const char **args;
 	size_t n_args;
+	const char **passed; /* where the command passes_on: words for the other program; NULL-ended */
+	size_t n_passed;
 	FILE *out; /* composed output; goes to stdout by cli_flush */
 	char *out_text;
 	size_t out_len;

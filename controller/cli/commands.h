@@ -11,6 +11,8 @@ extern const struct cli_command command_list, command_host, command_explain;
 extern const struct cli_command command_info;
 /* command_events.c */
 extern const struct cli_command command_events;
+/* command_migrate.c */
+extern const struct cli_command command_migrate;
 /* commands_change.c */
 extern const struct cli_command command_get, command_set, command_resize, command_hold, command_release, command_drain;
 /* command_config.c */

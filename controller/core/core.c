@@ -156,6 +156,9 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	uint64_t now = planned_now(vm), all = vm->facts.max_bytes;
 	uint64_t plan = own ? clamp_u64(vm->plan_bytes, min_u64(MIB, all), all)
 			    : clamp_u64(vm->plan_bytes, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
+	/* A pin, or a policy that shares all out, waits until it has migrated, or has not. */
+	if (vm->trim_until_ms && !vm->needy && plan > now)
+		plan = clamp_u64(vm->need_bytes, now, plan);
 	uint64_t diff = plan > now ? plan - now : now - plan;
 	uint64_t band = vm_dead_band_bytes(vm, x->config), least = own ? PAGE_BYTES : band;
 	/* A shrink that was halted near a pin has no limit yet; nearer than this counts as reached (resize.c). */
@@ -552,6 +555,53 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 	vm->deadline_ms = now_ms + (vm->health == BALLOON_ABSENT ? min_u64(wait_ms, 2000) : wait_ms);
 }
 
+/* ---- before a migration ---- */
+
+#define TRIM_MS 120000 /* its migration begins within that time, or whoever wanted it tells again, or is gone */
+
+static void begin_trim(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t now = planned_now(vm), spare = vm_spare_bytes(vm, x, NULL);
+	if (!spare && !vm->trim_until_ms)
+		return;
+	if (!vm->trim_until_ms)
+		vm->trim_from_bytes = now;
+	vm->trim_until_ms = x->now_ms + TRIM_MS;
+	if (!spare)
+		return;
+	vm->target_bytes = vm_size_bytes(vm) - spare;
+	snprintf(vm->reason, sizeof(vm->reason), "about to migrate: %llu MiB that it does not need are not sent",
+		 (unsigned long long)(spare / MIB));
+	record(x, vm, RECORD_TARGET, now, vm->target_bytes, "%s", vm->reason);
+	vm_signal(vm, SIG_LOWER, x);
+}
+
+/* It did not migrate: the size of before, as far as there is memory for it. What is pinned goes there by itself. */
+static void end_trim(struct core *c, struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t now = planned_now(vm), most = add_sat_u64(now, books_available(&c->books, &c->config, &c->host));
+	uint64_t from = min_u64(min_u64(vm->trim_from_bytes, vm_max_bytes(vm)), most);
+	vm->trim_until_ms = 0;
+	if (vm->pinned_bytes || from < add_sat_u64(now, PAGE_BYTES))
+		return;
+	vm->target_bytes = from;
+	snprintf(vm->reason, sizeof(vm->reason), "it did not migrate: back to its size of before");
+	record(x, vm, RECORD_TARGET, now, from, "%s", vm->reason);
+	vm_signal(vm, SIG_RAISE, x);
+}
+
+#define TRIM_AGAIN_MS 10000 /* paused, migrating or held meanwhile */
+
+static void trim_timer(struct core *c, struct vm *vm, struct vm_ctx *x)
+{
+	if (!vm->trim_until_ms || x->now_ms < vm->trim_until_ms)
+		return;
+	if (vm_plannable(vm, x))
+		end_trim(c, vm, x);
+	else
+		vm->trim_until_ms = x->now_ms + TRIM_AGAIN_MS;
+}
+
 static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 {
 	if (!ev->vm || !ev->added.facts.max_bytes || !ev->added.facts.policy.weight)
@@ -564,6 +614,7 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 	vm->origin = ev->added.origin;
 	vm->state = vm->origin == ORIGIN_INCOMING ? VM_MIGRATING_IN : VM_STARTING;
 	vm->facts = ev->added.facts;
+	vm->carried_bytes = min_u64(ev->added.carried_bytes, vm->facts.max_bytes);
 	vm->added_ms = vm->change_ms = c->now_ms;
 	vm->overhead_bytes = vm->facts.overhead_guess_bytes;
 	vm->health = vm->facts.has_balloon ? BALLOON_UNKNOWN : BALLOON_ABSENT;
@@ -583,8 +634,10 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 	if (!vm->target_bytes)
 		vm->target_bytes = vm->facts.max_bytes;
 	snprintf(vm->reason, sizeof(vm->reason), "%s",
-		 vm->origin == ORIGIN_ADOPT ? "adopted as it was found" : "starting");
-	record(x, vm, RECORD_ADDED, 0, vm->facts.max_bytes, "%s",
+		 vm->origin == ORIGIN_ADOPT	 ? "adopted as it was found"
+		 : vm->origin == ORIGIN_INCOMING ? "arrives by migration"
+						 : "starting");
+	record(x, vm, RECORD_ADDED, vm->carried_bytes, vm->facts.max_bytes, "%s",
 	       vm->origin == ORIGIN_START      ? "starting"
 	       : vm->origin == ORIGIN_INCOMING ? "incoming migration"
 					       : "was running already");
@@ -723,6 +776,8 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 		return false;
 	case EVENT_VM_MIGRATION_OVER:
 		vm_signal(vm, SIG_MIGRATE_OVER, x);
+		if (vm->trim_until_ms && vm_plannable(vm, x))
+			end_trim(c, vm, x);
 		return false;
 	case EVENT_VM_STATS:
 		return take_stats(vm, ev, x);
@@ -754,6 +809,12 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 	case EVENT_VM_DRAIN:
 		drain(vm, x);
 		return false;
+	case EVENT_VM_TRIM:
+		if (ev->flag)
+			begin_trim(vm, x);
+		else if (vm->trim_until_ms && vm_plannable(vm, x))
+			end_trim(c, vm, x);
+		return !ev->flag;
 	default:
 		return false;
 	}
@@ -802,6 +863,7 @@ int core_step(struct core *c, const struct event *ev, struct effects *out)
 			if (c->now_ms < vm_next_deadline_ms(c->roster.vms[i]))
 				continue;
 			vm_timer(c->roster.vms[i], &x);
+			trim_timer(c, c->roster.vms[i], &x);
 			roster_changed(&c->roster, i);
 		}
 		post_books(c);
@@ -870,6 +932,20 @@ uint64_t core_poll_ms(const struct core *c, const struct vm *vm)
 bool core_watch_residency(const struct core *c, const struct vm *vm)
 {
 	return vm_surge_visible(vm, &c->config, c->now_ms);
+}
+
+uint64_t core_spare_bytes(const struct core *c, vm_id id, const char **ret_why)
+{
+	const struct vm *vm = core_vm(c, id);
+	const struct vm_ctx x = {.config = &c->config,
+				 .host = &c->host,
+				 .swap_low = c->books.swap_low,
+				 .hold_all = c->hold_all,
+				 .level = c->books.level,
+				 .now_ms = c->now_ms};
+	if (ret_why)
+		*ret_why = NULL;
+	return vm ? vm_spare_bytes(vm, &x, ret_why) : 0;
 }
 
 void core_admit(const struct core *c, vm_id except, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,

@@ -84,6 +84,12 @@ int core_from_image(const struct core_image *image, const struct vm *vms, size_t
 void core_admit(const struct core *c, vm_id except, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,
 		uint64_t *ret_missing_bytes);
 
+/*
+ * What EVENT_VM_TRIM would take from a VM now, in bytes; 0, and why not, where nothing. No such VM: 0 and no reason.
+ * ret_why may be NULL.
+ */
+uint64_t core_spare_bytes(const struct core *c, vm_id vm, const char **ret_why);
+
 /* `memoc explain`: the terms of the formula as they stand, each with a sentence. */
 struct explain_term {
 	char name[32];

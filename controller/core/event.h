@@ -31,6 +31,12 @@ enum event_type {
 	EVENT_VM_PIN,	/* .bytes: resize to a size, 0 = auto */
 	EVENT_VM_HOLD,	/* .flag */
 	EVENT_VM_DRAIN, /* open the limit, deflate, hold */
+	/*
+	 * .flag true: it is about to migrate away. What its guest does not need is given back, by balloon alone: what
+	 * is not there need not be sent. Told again while that goes on: it takes longer. false: it does not migrate
+	 * after all; it gets its size of before.
+	 */
+	EVENT_VM_TRIM,
 	EVENT_TYPE_END
 };
 
@@ -51,6 +57,9 @@ struct event {
 		const struct core_config *config;
 		struct {
 			enum vm_origin origin;
+			/* ORIGIN_INCOMING: what its balloon left it where it comes from (the XML that libvirt sends
+			 * ahead, <currentMemory>); 0 = not known */
+			uint64_t carried_bytes;
 			struct vm_facts facts;
 			struct vm_memory memory;
 		} added;

@@ -285,7 +285,7 @@ void vm_timer(struct vm *vm, struct vm_ctx *x)
 
 uint64_t vm_next_deadline_ms(const struct vm *vm)
 {
-	return vm->deadline_ms;
+	return vm->trim_until_ms ? min_u64(vm->deadline_ms, vm->trim_until_ms) : vm->deadline_ms;
 }
 
 /* ---- limits ---- */
@@ -334,7 +334,8 @@ static uint64_t final_limit(const struct vm *vm, const struct vm_ctx *x)
 
 enum vm_signal resize_lower_limit(struct vm *vm, struct vm_ctx *x)
 {
-	if (x->config->observe || !vm_limit_allowed(vm, x)) {
+	/* What is swapped out before a migration would have to be read back to be sent. */
+	if (x->config->observe || !vm_limit_allowed(vm, x) || vm->trim_until_ms) {
 		if (vm_size_bytes(vm) > vm->target_bytes + vm_dead_band_bytes(vm, x->config) && vm->op_ms == NEVER_MS)
 			vm->target_bytes = min_u64(vm_size_bytes(vm), vm_max_bytes(vm)); /* nothing more can be had */
 		return SIG_LIMIT_DONE;

@@ -26,14 +26,15 @@ uint64_t vm_resident_guest_bytes(const struct vm *vm)
 
 /*
  * A booting Linux guest touches a small part of its memory: half of it is held back until its first statistics, or what
- * it was seen to use if that is more. Whoever arrives by migration brings all of its memory at once. One that was found
- * running has what is resident: to count all it might have would make a restart an emergency for its neighbours.
+ * it was seen to use if that is more. Whoever arrives by migration brings at once what its balloon left it at its
+ * source; what its balloon had taken is not sent (a balloon that lies shows in what becomes resident). One that was
+ * found running has what is resident: to count all it might have would make a restart an emergency for its neighbours.
  */
 static uint64_t reserved_bytes(const struct vm *vm)
 {
 	uint64_t half = max_u64(vm->facts.max_bytes / 2, min_u64(vm->facts.policy.min_bytes, vm->facts.max_bytes));
 	if (vm->origin == ORIGIN_INCOMING && !vm->booted)
-		return vm->facts.max_bytes;
+		return vm->carried_bytes ? vm->carried_bytes : vm->facts.max_bytes;
 	if (vm->origin != ORIGIN_ADOPT)
 		return half;
 	bool sampled = vm->has_sample && vm->sample.has_memory;
@@ -45,11 +46,11 @@ static uint64_t granted_guest_bytes(const struct vm *vm)
 	switch (vm->state) {
 	case VM_STARTING:
 	case VM_REBOOTING:
+	case VM_MIGRATING_IN:
 		return reserved_bytes(vm);
 	case VM_STEADY:
 	case VM_PAUSED:
 		return vm->booted ? vm_size_bytes(vm) : reserved_bytes(vm);
-	case VM_MIGRATING_IN:
 	case VM_FIXED:
 		return vm->facts.max_bytes;
 	case VM_GROWING_LIMIT:
@@ -133,4 +134,27 @@ bool vm_plannable(const struct vm *vm, const struct vm_ctx *x)
 	default:
 		return false;
 	}
+}
+
+uint64_t vm_spare_bytes(const struct vm *vm, const struct vm_ctx *x, const char **ret_why)
+{
+	uint64_t size = vm_size_bytes(vm), need = max_u64(vm->need_bytes, vm_min_bytes(vm, x->config));
+	const char *why = NULL;
+	if (x->config->observe)
+		why = "memocd only observes";
+	else if (!vm_plannable(vm, x))
+		why = vm->state == VM_FIXED ? "it is not eligible" : "it is held, paused, booting or migrating already";
+	else if (!vm_balloon_usable(vm, x))
+		why = "its balloon may not be used";
+	else if (vm->health == BALLOON_ABSENT || vm->health == BALLOON_INHIBITED || vm->health == BALLOON_STALLED)
+		why = "its balloon does not work";
+	else if (!vm_stats_fresh(vm, x->config, x->now_ms) || vm->demand_confidence <= 0)
+		why = "its guest does not tell what it uses";
+	else if (vm->needy)
+		why = "it is short of memory itself";
+	else if (size < add_sat_u64(need, vm_dead_band_bytes(vm, x->config)))
+		why = "it has hardly more than it needs";
+	if (ret_why)
+		*ret_why = why;
+	return why ? 0 : size - need;
 }

@@ -106,7 +106,8 @@ struct vm {
 	enum vm_origin origin;
 	struct vm_facts facts;
 	uint64_t added_ms;
-	bool booted; /* judged once: from then on its size counts, not a reservation */
+	uint64_t carried_bytes; /* arriving by migration: the size it had at its source; 0 = not known */
+	bool booted;		/* judged once: from then on its size counts, not a reservation */
 
 	/* --- what was seen last --- */
 	struct guest_stats stats;
@@ -227,6 +228,8 @@ struct vm {
 
 	/* --- a person's word --- */
 	uint64_t pinned_bytes;
+	uint64_t trim_until_ms;	  /* about to migrate away: what is not needed stays away; 0 = no */
+	uint64_t trim_from_bytes; /* its size before that */
 	bool held, drained, quarantined;
 
 	union policy_vm policy_memory;
@@ -319,6 +322,9 @@ uint64_t vm_shrink_floor_bytes(const struct vm *vm,
 			       const struct vm_ctx *x); /* no way below; UINT64_MAX: no way at all */
 const char *vm_limit_forbidden_why(const struct vm *vm, const struct vm_ctx *x); /* NULL where allowed */
 bool vm_plannable(const struct vm *vm, const struct vm_ctx *x); /* may the policy change its target now */
+/* What a balloon would take from it for nothing: what it has beyond demand and headroom. 0, and why not, where that is
+ * not known or no balloon takes it. ret_why may be NULL. */
+uint64_t vm_spare_bytes(const struct vm *vm, const struct vm_ctx *x, const char **ret_why);
 
 /* ---- effects (effect.c) ---- */
 struct effect *effect_add(struct effects *out, enum effect_type type, vm_id vm);

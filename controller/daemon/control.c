@@ -58,6 +58,15 @@ void pending_free(struct pending *p)
 	free(p);
 }
 
+/* Ctrl-C while a VM was prepared for its migration: it is not wanted any more. */
+static void trim_unwanted(struct pending *p)
+{
+	const struct event ev = {.type = EVENT_VM_TRIM, .vm = p->vm};
+	struct daemon *d = p->daemon;
+	pending_free(p);
+	daemon_post(d, ev);
+}
+
 /* The client left. What waits for a worker's answer stays until that comes; the rest is forgotten. */
 static void call_gone(struct varlink_call *call, void *conn_user)
 {
@@ -65,7 +74,9 @@ static void call_gone(struct varlink_call *call, void *conn_user)
 	if (!p)
 		return;
 	p->call = NULL;
-	if (p->kind != WAIT_JOB && p->kind != WAIT_MEMBER && p->kind != WAIT_LIST)
+	if (p->kind == WAIT_TRIM)
+		trim_unwanted(p);
+	else if (p->kind != WAIT_JOB && p->kind != WAIT_MEMBER && p->kind != WAIT_LIST)
 		pending_free(p);
 }
 
@@ -93,7 +104,7 @@ void control_after_step(struct control *c)
 	struct pending *next;
 	for (struct pending *p = c->pending; p; p = next) {
 		next = p->next;
-		if (p->kind == WAIT_SIZE || p->kind == WAIT_DRAIN)
+		if (p->kind == WAIT_SIZE || p->kind == WAIT_DRAIN || p->kind == WAIT_TRIM)
 			methods_waiting(p);
 	}
 }

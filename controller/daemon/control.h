@@ -19,10 +19,12 @@ struct pending {
 	struct pending *next;
 	struct daemon *daemon;
 	struct varlink_call *call; /* NULL: the client has left */
-	enum { WAIT_EVENTS = 1, WAIT_SIZE, WAIT_DRAIN, WAIT_JOB, WAIT_MEMBER, WAIT_LIST } kind;
+	enum { WAIT_EVENTS = 1, WAIT_SIZE, WAIT_DRAIN, WAIT_TRIM, WAIT_JOB, WAIT_MEMBER, WAIT_LIST } kind;
 	vm_id vm; /* 0: all */
 	uint64_t from_bytes, target_bytes;
-	ev_timer timer;			   /* WAIT_SIZE, WAIT_DRAIN, WAIT_LIST: no longer than this */
+	uint64_t from_swapped_bytes;	   /* WAIT_TRIM */
+	const char *why;		   /* WAIT_TRIM: why nothing is taken; NULL where something is */
+	ev_timer timer;			   /* WAIT_SIZE, WAIT_DRAIN, WAIT_TRIM, WAIT_LIST: no longer than this */
 	bool all;			   /* WAIT_LIST: unmanaged ones too */
 	char filter_name[DOMXML_NAME_MAX]; /* WAIT_EVENTS: of this VM; WAIT_JOB: the VM's name, for messages */
 	/* WAIT_MEMBER: what to do once the caller is known to be allowed; the parameters live as long as the call */

@@ -154,6 +154,9 @@ static void enter_core(struct entry *e)
 	struct event ev = {.type = EVENT_VM_ADDED, .vm = e->id};
 	ev.added.origin = e->origin;
 	ev.added.facts = core_facts(&e->facts);
+	/* libvirt sends its live XML ahead, and that has for <currentMemory> what the balloon says. */
+	if (e->origin == ORIGIN_INCOMING)
+		ev.added.carried_bytes = e->facts.has_balloon ? e->facts.current_bytes : e->facts.max_bytes;
 	ev.added.memory = e->memory;
 	e->in_core = true;
 	daemon_post(e->daemon, ev);
@@ -176,6 +179,17 @@ static void enter_core(struct entry *e)
 static bool ready_for_core(const struct entry *e)
 {
 	return e->facts.max_bytes && (e->origin != ORIGIN_ADOPT || e->attach || e->attach_tries > 3);
+}
+
+/* libvirt refuses every change of a VM that migrates, after 30 s in which it answers nothing else of it. When that is
+ * over its XML is read again. */
+static bool wants_stats_period(const struct entry *e)
+{
+	const struct dom_facts *f = &e->facts;
+	const struct vm *vm = e->in_core ? core_vm(e->daemon->core, e->id) : NULL;
+	bool migrates = vm && (vm->state == VM_MIGRATING_IN || vm->state == VM_MIGRATING_OUT);
+	return f->has_balloon && !f->stats_period_s && f->ineligible == DOM_ELIGIBLE && !migrates &&
+	       !e->daemon->config.core.observe;
 }
 
 void entry_learn(struct entry *e, const struct dom_facts *facts, bool from_xml)
@@ -201,8 +215,7 @@ void entry_learn(struct entry *e, const struct dom_facts *facts, bool from_xml)
 			    (struct event){.type = EVENT_VM_FACTS, .vm = e->id, .facts = core_facts(&e->facts)});
 	else if (ready_for_core(e))
 		enter_core(e);
-	if (from_xml && e->facts.has_balloon && !e->facts.stats_period_s && e->facts.ineligible == DOM_ELIGIBLE &&
-	    !e->daemon->config.core.observe)
+	if (from_xml && wants_stats_period(e))
 		job_stats_period(e, 1);
 }
 

@@ -492,12 +492,96 @@ static void waiting_drain(struct pending *p, bool wait)
 	pending_free(p);
 }
 
+/* ---- before a migration ---- */
+
+/* As it is now, not as it was at the last tick: what a balloon takes is swapped no more. */
+static uint64_t swapped_now(const struct entry *e)
+{
+	struct vm_host_sample s;
+	return e->attach && cgroup_vm_read(e->attach->cgroup, &s) == 0 ? s.swapped_bytes : 0;
+}
+
+/*
+ * QEMU tells of a balloon once a second at most, and libvirt's XML, which goes ahead of the VM and says there how much
+ * to keep for it, has what QEMU told last.
+ */
+#define XML_FOLLOWS_MS 1200
+
+static void waiting_trim(struct pending *p)
+{
+	const struct entry *e = entry_by_id(p->daemon, p->vm);
+	const struct vm *vm = core_vm(p->daemon->core, p->vm);
+	if (!e || !vm) {
+		fail_failed(p->call, "the VM stopped while it was prepared");
+		pending_free(p);
+		return;
+	}
+	bool moves = vm->state == VM_SHRINKING_BALLOON || vm->state == VM_SHRINKING_LIMIT;
+	moves |= !p->why && now_ms() - vm->actual_change_ms < XML_FOLLOWS_MS;
+	if (moves && ev_is_active(&p->timer))
+		return;
+	struct json_writer *w = object();
+	jw_u64(w, "from_bytes", p->from_bytes);
+	jw_u64(w, "to_bytes", vm_size_bytes(vm));
+	jw_u64(w, "from_swapped_bytes", p->from_swapped_bytes);
+	jw_u64(w, "to_swapped_bytes", swapped_now(e));
+	jw_u64(w, "max_bytes", vm->facts.max_bytes);
+	jw_str(w, "why_not", p->why);
+	jw_str(w, "connect_uri", p->daemon->options->uri);
+	jw_end(w);
+	answer(p->call, w, false);
+	pending_free(p);
+}
+
+#define TRIM_DEFAULT_MS 30000 /* a balloon moves 0.4 GB a second and more; one that stalls is found out after 5 s */
+
+static struct entry *known_vm(struct daemon *d, struct varlink_call *call, const struct json *parameters)
+{
+	struct entry *e = named_vm(d, call, parameters);
+	if (!e || (e->in_core && core_vm(d->core, e->id)))
+		return e;
+	fail_why(call, ERROR("Refused"), "what", e->facts.name, "it is still being looked at");
+	return NULL;
+}
+
+static void method_prepare_migration(struct varlink_call *call, const struct json *parameters, void *user)
+{
+	struct daemon *d = user;
+	uint64_t timeout_ms = TRIM_DEFAULT_MS;
+	struct entry *e = known_vm(d, call, parameters);
+	if (!e || !optional_u64(call, parameters, "timeout_ms", &timeout_ms))
+		return;
+	struct pending *p = pending_new(d, call, WAIT_TRIM);
+	if (!p)
+		return;
+	const struct vm *vm = core_vm(d->core, e->id);
+	p->vm = e->id;
+	p->from_bytes = vm_size_bytes(vm);
+	p->from_swapped_bytes = swapped_now(e);
+	core_spare_bytes(d->core, e->id, &p->why);
+	arm_wait(p, timeout_ms);
+	/* The step answers it where nothing moves (methods_waiting()). */
+	daemon_post(d, (struct event){.type = EVENT_VM_TRIM, .vm = e->id, .flag = true});
+}
+
+static void method_abandon_migration(struct varlink_call *call, const struct json *parameters, void *user)
+{
+	struct daemon *d = user;
+	struct entry *e = known_vm(d, call, parameters);
+	if (!e)
+		return;
+	daemon_post(d, (struct event){.type = EVENT_VM_TRIM, .vm = e->id});
+	varlink_answer(call, NULL, false);
+}
+
 void methods_waiting(struct pending *p)
 {
 	if (p->kind == WAIT_SIZE)
 		waiting_size(p);
 	else if (p->kind == WAIT_DRAIN)
 		waiting_drain(p, true);
+	else if (p->kind == WAIT_TRIM)
+		waiting_trim(p);
 	else if (p->kind == WAIT_LIST)
 		waiting_list(p);
 }
@@ -665,6 +749,8 @@ GUARDED(resize)
 GUARDED(hold)
 GUARDED(release)
 GUARDED(drain)
+GUARDED(prepare_migration)
+GUARDED(abandon_migration)
 
 /* ---- the hook ---- */
 
@@ -673,11 +759,13 @@ static const char *admission_name(enum admission_mode mode)
 	return mode == ADMISSION_DENY ? "deny" : mode == ADMISSION_WARN ? "warn" : "off";
 }
 
-static void answer_admission(struct varlink_call *call, struct daemon *d, const struct hook_notice *n)
+/* What is missing for the guaranteed minimums of all where this VM comes; 0 where nothing, or where nobody asks. */
+static uint64_t missing_bytes(struct daemon *d, const struct hook_notice *n)
 {
-	const struct core_config *c = core_config(d->core);
 	uint64_t missing = 0;
-	bool asks = strcmp(n->operation, "prepare") == 0 && n->has_facts && c->admission != ADMISSION_OFF;
+	bool arrives = strcmp(n->operation, "migrate") == 0 || strcmp(n->operation, "restore") == 0;
+	bool asks = (arrives || strcmp(n->operation, "prepare") == 0) && n->has_facts &&
+		    core_config(d->core)->admission != ADMISSION_OFF;
 	/* restore and migrate come before prepare: the VM may be known, but it holds nothing before it has a process */
 	const struct entry *e = n->uuid ? entry_by_uuid(d, n->uuid) : NULL;
 	/* What is never resized keeps all that it has. */
@@ -686,7 +774,18 @@ static void answer_admission(struct varlink_call *call, struct daemon *d, const 
 	if (asks && !(e && e->attach))
 		core_admit(d->core, e ? e->id : 0, n->facts.max_bytes, min_bytes, proc_overhead_guess(&n->facts),
 			   &missing);
-	if (missing) {
+	return missing;
+}
+
+/*
+ * True: it does not come, and nobody makes room for it. One that arrives is announced before libvirt asks whether it
+ * may; only to that question there is an answer.
+ */
+static bool answer_admission(struct varlink_call *call, struct daemon *d, const struct hook_notice *n)
+{
+	const struct core_config *c = core_config(d->core);
+	uint64_t missing = missing_bytes(d, n);
+	if (missing && strcmp(n->operation, "prepare") == 0) {
 		struct log_fields fields = {.message_id = MSG_ADMISSION, .vm = n->name, .uuid = n->uuid};
 		char size[FORMAT_SIZE_LEN];
 		log_fields(LOG_LEVEL_WARNING, &fields, "%s: guaranteed minimums no longer fit, %s missing%s", n->name,
@@ -699,6 +798,7 @@ static void answer_admission(struct varlink_call *call, struct daemon *d, const 
 	jw_str(w, "mode", admission_name(c->admission));
 	jw_end(w);
 	answer(call, w, false);
+	return missing && c->admission == ADMISSION_DENY;
 }
 
 static void method_notify(struct varlink_call *call, const struct json *parameters, void *user)
@@ -730,8 +830,8 @@ static void method_notify(struct varlink_call *call, const struct json *paramete
 	snprintf(operation, sizeof(operation), "%s", n.operation);
 	n.name = name;
 	n.operation = operation;
-	answer_admission(call, d, &n);
-	hook_notice(d, &n);
+	if (!answer_admission(call, d, &n))
+		hook_notice(d, &n);
 }
 
 static void guarded_notify(struct varlink_call *call, const struct json *parameters, void *user)
@@ -756,6 +856,8 @@ static const struct varlink_method controller_methods[] = {
 	{ERROR("Hold"), guarded_hold},
 	{ERROR("Release"), guarded_release},
 	{ERROR("Drain"), guarded_drain},
+	{ERROR("PrepareMigration"), guarded_prepare_migration},
+	{ERROR("AbandonMigration"), guarded_abandon_migration},
 	{ERROR("Config"), method_config},
 	{NULL, NULL},
 };

@@ -218,6 +218,7 @@ void put_event(struct bytes *b, struct bases *bases, const struct event *ev)
 		break;
 	case EVENT_VM_QUARANTINE:
 	case EVENT_VM_HOLD:
+	case EVENT_VM_TRIM:
 		put_u8(b, ev->flag);
 		break;
 	default: /* the others say all by their type */
@@ -260,6 +261,7 @@ static void get_content(struct reading *r, struct bases *bases, struct event *ev
 		break;
 	case EVENT_VM_QUARANTINE:
 	case EVENT_VM_HOLD:
+	case EVENT_VM_TRIM:
 		ev->flag = get_u8(r) != 0;
 		break;
 	default:

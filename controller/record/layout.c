@@ -89,7 +89,7 @@ static const struct field image_list[] = {
 
 static const struct field vm_list[] = {
 	INT(struct vm, , id), ENUM(struct vm, , state, VM_STARTING, VM_STATE_END), ENUM(struct vm, , origin, 0, ORIGIN_ADOPT + 1),
-	FACTS(struct vm, facts.), U64(struct vm, , added_ms), BOOL(struct vm, , booted),
+	FACTS(struct vm, facts.), U64(struct vm, , added_ms), U64(struct vm, , carried_bytes), BOOL(struct vm, , booted),
 	/* what was seen last */
 	STATS(struct vm, stats.), BOOL(struct vm, , has_stats), U64(struct vm, , stats_ms), INT(struct vm, , stats_advances),
 	U64(struct vm, , asked_ms), U64(struct vm, , silent_from_ms), BOOL(struct vm, , silent),
@@ -137,7 +137,7 @@ static const struct field vm_list[] = {
 	/* stability, double swapping, a person's word */
 	U64(struct vm, , grow_ms), U64(struct vm, , shrink_ms), U64(struct vm, , dwell_ms), U64(struct vm, , change_ms), INT(struct vm, , double_swap_signs),
 	BOOL(struct vm, , double_swap), U64(struct vm, , double_swap_ms), U64(struct vm, , double_swap_until_ms), U64(struct vm, , pinned_bytes),
-	BOOL(struct vm, , held), BOOL(struct vm, , drained), BOOL(struct vm, , quarantined),
+	U64(struct vm, , trim_until_ms), U64(struct vm, , trim_from_bytes), BOOL(struct vm, , held), BOOL(struct vm, , drained), BOOL(struct vm, , quarantined),
 	WORDS(struct vm, , policy_memory),
 };
 
@@ -155,6 +155,7 @@ static const struct field sample_list[] = {SAMPLE(struct vm_host_sample, )};
 static const struct field wss_list[] = {WSS(struct wss_reading, )};
 static const struct field facts_list[] = {FACTS(struct vm_facts, )};
 static const struct field added_list[] = {ENUM(struct event, added., origin, 0, ORIGIN_ADOPT + 1),
+					  U64(struct event, added., carried_bytes),
 					  FACTS(struct event, added.facts.), MEMORY(struct event, added.memory.)};
 static const struct field result_list[] = {ENUM(struct event, result., op, 0, OP_LIMIT + 1),
 					   INT(struct event, result., seq), INT(struct event, result., code),

@@ -49,6 +49,7 @@ const char *event_type_name(enum event_type t)
 		[EVENT_VM_PIN] = "pin",
 		[EVENT_VM_HOLD] = "hold",
 		[EVENT_VM_DRAIN] = "drain",
+		[EVENT_VM_TRIM] = "trim",
 	};
 	return (size_t)t < ARRAY_SIZE(names) && names[t] ? names[t] : "?";
 }

@@ -171,13 +171,13 @@ class Guest:
         lab.diagnostics.append((f"guest {name} console", lambda: host.tail(self.console, 12)))
 
     def line_path(self, libvirtd):
-        """Per libvirtd, so that source and destination of a migration do not fight for one socket."""
-        return self.directory / f"{self.name}.{libvirtd.name}.sock"
+        """Of the workload's line, as seen from outside. For QEMU it is in /run, which each libvirtd has for itself: so source
+        and destination of a migration have the same XML and do not fight for one socket."""
+        return libvirtd.base / "run" / f"{self.name}.line"
 
     # -- XML --
 
-    def xml(self, libvirtd=None):
-        libvirtd = libvirtd or self.libvirtd
+    def xml(self):
         driver = {True: "1", False: "0"}.get(self.driver, self.driver)
         words = f"{CMDLINE}{clock_words()} {os.environ.get('MEMOC_GUEST_WORDS', '')} memoc.driver={driver} memoc.swap_mib={self.swap_mib} memoc.fill={int(self.fill)}"
         resource = self.lab.partition.resource
@@ -197,7 +197,7 @@ class Guest:
             "<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>",
             "<controller type='usb' model='none'/><input type='keyboard' bus='ps2'/>",
             f"<serial type='file'><source path='{self.console}'/><target port='0'/></serial>",
-            f"<serial type='unix'><source mode='bind' path='{self.line_path(libvirtd)}'/><target port='1'/></serial>",
+            f"<serial type='unix'><source mode='bind' path='/run/{self.name}.line'/><target port='1'/></serial>",
             "<panic model='isa'/>",
             self._balloon_xml(),
             self.extra_devices,
@@ -307,12 +307,12 @@ class Guest:
 
     def migrate(self, destination):
         """Live, to another libvirtd of the lab; the guest's control follows it."""
-        path = self.directory / f"{self.name}.{destination.name}.xml"
-        path.write_text(self.xml(destination), encoding="utf-8")
-        channel = self.directory / f"{self.name}.migrate"
-        self.virsh("migrate", "--live", "--xml", str(path), "--desturi", destination.uri, "--migrateuri",
-                   f"unix://{channel}", limit_s=180)
+        self.virsh("migrate", "--live", *self.way_to(destination), limit_s=180)
         self.moved_to(destination)
+
+    def way_to(self, destination):
+        """virsh migrate's words for where to."""
+        return ["--desturi", destination.uri, "--migrateuri", f"unix://{self.directory / self.name}.migrate"]
 
     def moved_to(self, destination):
         self.line.close()

@@ -8,6 +8,9 @@ from lab import Guest, HostSwap, Memocd, PrivateLibvirtd
 from memocd import program
 from run import Skip, limit
 
+IDS_USED_UP = 4  # more than guests of one test
+NOBODY = """<domain type='qemu'><name>nobody</name><memory unit='MiB'>16</memory><os><type arch='x86_64'>hvm</type></os>
+<devices><memballoon model='none'/></devices></domain>"""
 CONFIG = {"host": {"pool": "1G", "buffer": "64M"}, "policy": {"grace": "20s"}}
 
 
@@ -25,6 +28,16 @@ class Pair:
         self.swap = HostSwap(lab, 512)
         self.here, self.there = Side(lab, "here"), Side(lab, "there")
         self.lab = lab
+        self._part_groups()
+
+    def _part_groups(self):
+        """A VM's cgroup is named by its id and its name: on one machine that travels from id 1 here to id 1 there would be in
+        one group on both sides. So some ids there are used up."""
+        path = self.lab.base / "nobody.xml"
+        path.write_text(NOBODY, encoding="ascii")
+        for _ in range(IDS_USED_UP):
+            self.there.libvirtd.virsh("create", "--paused", str(path))
+            self.there.libvirtd.virsh("destroy", "nobody")
 
 
 def fixture(lab):
@@ -93,11 +106,7 @@ def test_cancelled_migration(pair):
     guest.wait_ready()
     here.wait_vm("stayer", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None, 60, "steady")
     guest.virsh("migrate-setspeed", "4")  # MiB/s: it would take minutes
-    path = pair.lab.base / "stayer.xml"
-    path.write_text(guest.xml(pair.there.libvirtd), encoding="utf-8")
-
-    virsh = subprocess.Popen(["virsh", "-q", "-c", guest.libvirtd.uri, "migrate", "stayer", "--live", "--xml", str(path), "--desturi",
-                              pair.there.libvirtd.uri, "--migrateuri", f"unix://{pair.lab.base}/stayer.migrate"],
+    virsh = subprocess.Popen(["virsh", "-q", "-c", guest.libvirtd.uri, "migrate", "stayer", "--live", *guest.way_to(pair.there.libvirtd)],
                              stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
     pair.lab.record_process(virsh.pid, "virsh migrate")
     try:

@@ -289,8 +289,8 @@ int model_event(struct model *m, struct event *ev)
 	return r;
 }
 
-struct model_vm *model_add(struct model *m, const char *name, enum vm_origin origin, const struct vm_facts *facts,
-			   const struct vm_memory *memory)
+struct model_vm *model_add(struct model *m, const char *name, enum vm_origin origin, uint64_t carried_bytes,
+			   const struct vm_facts *facts, const struct vm_memory *memory)
 {
 	assert_true(m->n < MODEL_VMS);
 	struct model_vm *v = &m->vms[m->n++];
@@ -303,7 +303,9 @@ struct model_vm *model_add(struct model *m, const char *name, enum vm_origin ori
 	v->limit_bytes = LIMIT_NONE;
 	v->overhead_bytes = facts->overhead_guess_bytes;
 	struct event ev = {
-		.type = EVENT_VM_ADDED, .vm = v->id, .added = {.origin = origin, .facts = *facts, .memory = *memory}};
+		.type = EVENT_VM_ADDED,
+		.vm = v->id,
+		.added = {.origin = origin, .carried_bytes = carried_bytes, .facts = *facts, .memory = *memory}};
 	assert_int_equal(model_event(m, &ev), 0);
 	return v;
 }

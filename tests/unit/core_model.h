@@ -55,8 +55,8 @@ struct model {
 void model_open(struct model *m, const struct core_config *config);
 void model_close(struct model *m);
 struct model_vm *model_find(struct model *m, const char *name);
-struct model_vm *model_add(struct model *m, const char *name, enum vm_origin origin, const struct vm_facts *facts,
-			   const struct vm_memory *memory);
+struct model_vm *model_add(struct model *m, const char *name, enum vm_origin origin, uint64_t carried_bytes,
+			   const struct vm_facts *facts, const struct vm_memory *memory);
 const struct vm *model_core_vm(const struct model *m, const struct model_vm *v);
 /* One event for the core; what it does is traced and, but in manual mode, carried out and answered. */
 int model_event(struct model *m, struct event *ev);

@@ -2,7 +2,8 @@
 /*
  * The memoc command as a user sees it: cli_main in a child process, its output through a pipe or a pseudo-terminal.
  * Simulated: memocd is a forked process that answers with fixed data by the real varlink server half (or with garbage,
- * or not at all); the hosts that `check` looks at are trees of files; memocd --check-config is a shell script.
+ * or not at all); the hosts that `check` looks at are trees of files; memocd --check-config and virsh are shell
+ * scripts.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -29,6 +30,7 @@
 #include "common/varlink.h"
 #include "controller/cli/check.h"
 #include "controller/cli/cli.h"
+#include "controller/cli/migrate.h"
 #include "varlink-text.h"
 
 #define PATIENCE_MS 30000 /* a hang ends as a failure */
@@ -280,6 +282,20 @@ static void method_config(struct varlink_call *call, const struct json *paramete
 		"{\"key\":\"policy.interval\",\"value\":\"1s\",\"source\":\"/etc/memoc/memoc.conf:7\"}]}");
 }
 
+static void method_prepare(struct varlink_call *call, const struct json *parameters, void *user)
+{
+	const char *vm = "";
+
+	json_get_str(parameters, "vm", &vm);
+	if (!answer_error(call, parameters))
+		answerf(call, false,
+			"{\"from_bytes\":2147483648,\"to_bytes\":%s,\"from_swapped_bytes\":104857600,"
+			"\"to_swapped_bytes\":%s,\"max_bytes\":4294967296,\"why_not\":%s,\"connect_uri\":\"qemu:///"
+			"here\"}",
+			strcmp(vm, "web2") ? "1073741824" : "2147483648", strcmp(vm, "web2") ? "20971520" : "104857600",
+			strcmp(vm, "web2") ? "null" : "\"its balloon does not work\"");
+}
+
 static const struct varlink_method methods[] = {
 	{C "List", method_list},
 	{C "Info", method_info},
@@ -292,6 +308,8 @@ static const struct varlink_method methods[] = {
 	{C "Hold", method_plain},
 	{C "Release", method_plain},
 	{C "Drain", method_drain},
+	{C "PrepareMigration", method_prepare},
+	{C "AbandonMigration", method_plain},
 	{C "Config", method_config},
 	{NULL, NULL},
 };
@@ -1061,6 +1079,166 @@ static void test_hold_release_drain(void **state)
 
 /* ---- errors ---- */
 
+static void put_file(const char *dir, const char *path, const char *text)
+{
+	char full[256];
+	FILE *f;
+
+	snprintf(full, sizeof(full), "%s%s", dir, path);
+	for (char *p = full + strlen(dir) + 1; (p = strchr(p, '/')); p++) {
+		*p = '\0';
+		assert_true(mkdir(full, 0755) == 0 || errno == EEXIST);
+		*p = '/';
+	}
+	f = fopen(full, "we");
+	assert_non_null(f);
+	fputs(text, f);
+	assert_int_equal(fclose(f), 0);
+}
+
+/* ---- migrate ---- */
+
+/*
+ * As virsh behaves, by the name of the destination: it is run as `virsh -q -c URI migrate --domain VM --desturi URI …`.
+ * "slow" takes no notice of SIGINT; it goes on until its job is aborted, and then says what libvirt says. The first
+ * time there is no job yet.
+ */
+static const char fake_virsh[] =
+	"#!/bin/sh\n"
+	"printf '%s ' \"$@\" >> \"${0%/*}/virsh.log\"; echo >> \"${0%/*}/virsh.log\"\n"
+	"case \"$4 $8\" in\n"
+	"domjobinfo*) printf 'Job type: 3\\n\\noperation: 4\\ntime_elapsed: 2670\\ndowntime: 225\\n'\n"
+	"\tprintf 'memory_total: 4294967296\\nmemory_processed: 1073741824\\nmemory_remaining: 2147483648\\n'\n"
+	"\tprintf 'memory_bps: 104857600\\nmemory_iteration: 2\\n' ;;\n"
+	"domjobabort*) [ -e \"${0%/*}/virsh.abort1\" ] && : > \"${0%/*}/virsh.abort2\"; : > \"${0%/*}/virsh.abort1\" "
+	";;\n"
+	"*slow) trap : INT TERM; echo > \"${0%/*}/virsh.ready\"\n"
+	"\twhile [ ! -e \"${0%/*}/virsh.abort2\" ]; do sleep 0.05; done; rm \"${0%/*}\"/virsh.abort?\n"
+	"\techo 'error: operation aborted: canceled by client' >&2; exit 1 ;;\n"
+	"*full) echo 'error: Hook script execution failed: status 1: memoc-hook: web1 may not start: 64M missing' >&2\n"
+	"\techo more >&2; exit 1 ;;\n"
+	"*away) echo 'error: failed to connect' >&2; exit 1 ;;\n"
+	"esac\n";
+
+static const char *virsh_log(void)
+{
+	static char text[4096];
+	char path[128];
+
+	snprintf(path, sizeof(path), "%s/virsh.log", fix.dir);
+	FILE *f = fopen(path, "re");
+	assert_non_null(f);
+	text[fread(text, 1, sizeof(text) - 1, f)] = '\0';
+	fclose(f);
+	return text;
+}
+
+static int setup_virsh(void **state)
+{
+	char path[4096];
+
+	setup_server(state);
+	put_file(fix.dir, "/virsh", fake_virsh);
+	snprintf(path, sizeof(path), "%s/virsh", fix.dir);
+	assert_int_equal(chmod(path, 0755), 0);
+	snprintf(path, sizeof(path), "%s:/usr/bin:/bin", fix.dir);
+	return setenv("PATH", path, 1);
+}
+
+static void test_migrate(void **state)
+{
+	const struct result *res =
+		run("migrate --live web1 qemu:///there --bandwidth 50 --xml=/x --verbose -- --brand-new 7");
+
+	assert_int_equal(res->status, CLI_DONE);
+	assert_contains(res->out, "web1: migrated to qemu:///there in ");
+	assert_contains(res->out, ": 1G of 4G sent, down for 225 ms\n");
+	assert_contains(res->out, "web1: 80M that were swapped out were not read back to be sent\n");
+	assert_contains(res->out, "web1: 2G -> 1G by its balloon\n");
+	assert_string_equal(res->err, "");
+	assert_contains(
+		virsh_log(),
+		"-q -c qemu:///here migrate --domain web1 --desturi qemu:///there --live --bandwidth 50 --xml=/x "
+		"--brand-new 7 \n");
+	assert_lacks(virsh_log(), "--verbose");
+	assert_string_equal(calls(), "PrepareMigration {\"vm\":\"web1\",\"timeout_ms\":30000}\n");
+}
+
+static void test_migrate_json(void **state)
+{
+	const struct result *res = run("migrate web2 qemu:///there --json");
+	struct json *j = parse_output(res);
+	uint64_t sent;
+
+	assert_string_equal(res->err, "");
+	assert_string_equal(text_member(j, "why_not_smaller"), "its balloon does not work");
+	assert_int_equal(json_get_u64(j, "sent_bytes", &sent), 0);
+	assert_int_equal(sent, GIB);
+	assert_true(bool_member(j, "migrated"));
+	json_free(j);
+}
+
+static void test_migrate_fails(void **state)
+{
+	const struct result *res = run("migrate web1 full");
+	const char *said = res->err;
+
+	assert_int_equal(res->status, CLI_FAILED);
+	assert_string_equal(strchr(said, '\n'), "\n");
+	assert_contains(said, "web1 was not migrated: web1 may not start: 64M missing; it goes on here");
+	assert_lacks(said, "more;");
+	assert_contains(calls(), "AbandonMigration {\"vm\":\"web1\"");
+	assert_contains(run("migrate web1 away")->err, "web1 was not migrated: failed to connect; it goes on");
+	assert_contains(run_error("migrate wbe1 full", CLI_FAILED), "did you mean");
+	assert_contains(run_error("migrate web1 there --offline", CLI_USAGE), "use virsh migrate");
+	assert_contains(run_error("migrate web1 there --liev", CLI_USAGE), "did you mean \"live\"");
+	assert_contains(run_error("migrate web1", CLI_USAGE), "DESTURI is missing");
+	setenv("PATH", "/nowhere", 1);
+	assert_contains(run("migrate web1 there --json")->err, "cannot run virsh: ");
+	setenv("PATH", "/usr/bin:/bin", 1); /* teardown needs it */
+}
+
+static void test_migrate_is_cancelled(void **state)
+{
+	static const int signals[] = {SIGINT, SIGTERM};
+
+	for (size_t i = 0; i < ARRAY_SIZE(signals); i++) {
+		struct running r = start(0, "migrate web1 slow --live");
+		struct result res = {0};
+		char ready[128];
+		snprintf(ready, sizeof(ready), "%s/virsh.ready", fix.dir);
+		for (int tries = 0; access(ready, F_OK) < 0 && tries < PATIENCE_MS / 10; tries++)
+			poll(NULL, 0, 10);
+		kill(r.pid, signals[i]);
+		finish(&r, &res);
+		unlink(ready);
+		assert_int_equal(res.status, CLI_FAILED);
+		assert_contains(
+			res.err,
+			"web1 was not migrated: cancelled: operation aborted: canceled by client; it goes on here");
+		assert_contains(calls(), "AbandonMigration {\"vm\":\"web1\"");
+	}
+}
+
+static void test_job_stats(void **state)
+{
+	struct job_stats s = {.iteration = 9};
+	char phase[JOB_PHASE_LEN];
+
+	assert_false(job_stats_read("", &s));
+	assert_false(job_stats_read("Job type: 0\n\nmemory_totally: 5\nmemory_total 7\nmemory_total: x\n", &s));
+	assert_int_equal(s.iteration, 9);
+	assert_true(job_stats_read(
+		"disk_total: 100\ndisk_remaining: 25\nmemory_total: 18446744073709551616\nmemory_total: 1000", &s));
+	assert_int_equal(s.memory_total_bytes, 1000);
+	assert_string_equal(job_phase(phase, &s), "storage");
+	assert_float_equal(job_share(&s), 0.75, 1e-9);
+	assert_true(job_stats_read(
+		"memory_total: 1000\nmemory_remaining: 2000\nmemory_iteration: 18446744073709551615\n", &s));
+	assert_string_equal(job_phase(phase, &s), "memory, pass 18446744073709551615");
+	assert_float_equal(job_share(&s), 0, 1e-9);
+}
+
 static void test_error_replies(void **state)
 {
 	static const struct {
@@ -1240,23 +1418,6 @@ static void test_short_sizes(void **state)
 }
 
 /* ---- config --check ---- */
-
-static void put_file(const char *dir, const char *path, const char *text)
-{
-	char full[256];
-	FILE *f;
-
-	snprintf(full, sizeof(full), "%s%s", dir, path);
-	for (char *p = full + strlen(dir) + 1; (p = strchr(p, '/')); p++) {
-		*p = '\0';
-		assert_true(mkdir(full, 0755) == 0 || errno == EEXIST);
-		*p = '/';
-	}
-	f = fopen(full, "we");
-	assert_non_null(f);
-	fputs(text, f);
-	assert_int_equal(fclose(f), 0);
-}
 
 static void set_mode(const char *dir, const char *path, mode_t mode)
 {
@@ -1660,6 +1821,11 @@ int main(void)
 		WITH_SERVER(test_set_refuses),
 		WITH_SERVER(test_resize),
 		WITH_SERVER(test_hold_release_drain),
+		cmocka_unit_test_setup_teardown(test_migrate, setup_virsh, teardown),
+		cmocka_unit_test_setup_teardown(test_migrate_json, setup_virsh, teardown),
+		cmocka_unit_test_setup_teardown(test_migrate_fails, setup_virsh, teardown),
+		cmocka_unit_test_setup_teardown(test_migrate_is_cancelled, setup_virsh, teardown),
+		WITHOUT_SERVER(test_job_stats),
 		WITH_SERVER(test_error_replies),
 		WITHOUT_SERVER(test_no_daemon),
 		WITH_SERVER(test_daemon_hangs),

@@ -204,6 +204,13 @@ static void each_state_counts_what_it_can_take(void **unused)
 	kit_signal(&k, EVENT_VM_RUNNING, 2);
 	assert_int_equal(granted(&k), 532 * MIB);
 	kit_signal(&k, EVENT_VM_STOPPING, 2);
+	struct event ev = {.type = EVENT_VM_ADDED, .vm = 4, .added = {.origin = ORIGIN_INCOMING, .facts = f}};
+	ev.added.carried_bytes = 200 * MIB;
+	assert_int_equal(kit_step(&k, &ev), 0);
+	assert_int_equal(granted(&k), 220 * MIB); /* what its balloon left it where it comes from */
+	kit_sample(&k, 4, 300 * MIB, LIMIT_NONE, 0);
+	assert_int_equal(granted(&k), 300 * MIB); /* that balloon had lied */
+	kit_signal(&k, EVENT_VM_STOPPING, 4);
 	f.eligible = false;
 	kit_add_facts(&k, 3, ORIGIN_START, &f);
 	assert_int_equal(kit_vm(&k, 3)->state, VM_FIXED);

@@ -256,8 +256,10 @@ static void disturb_guest(struct pair *p, vm_id id)
 		g->paused = !g->paused;
 		break;
 	case 2:
+		flag_vm(p, id, EVENT_VM_TRIM, !once_in(p, 3));
 		signal_vm(p, id, EVENT_VM_MIGRATING_OUT);
 		signal_vm(p, id, EVENT_VM_MIGRATION_OVER);
+		flag_vm(p, id, EVENT_VM_TRIM, once_in(p, 2));
 		break;
 	case 3:
 		flag_vm(p, id, EVENT_VM_QUARANTINE, once_in(p, 2));

@@ -395,8 +395,10 @@ static struct event random_event(const struct kit *k, vm_id *next_id, struct cor
 		ev = (struct event){.type = EVENT_VM_PIN, .bytes = often(50) ? below(4 * GIB) : 0};
 	else if (what < 990)
 		ev = (struct event){.type = EVENT_VM_HOLD, .flag = often(30)};
-	else if (what < 992)
+	else if (what < 991)
 		ev = (struct event){.type = EVENT_VM_DRAIN};
+	else if (what < 993)
+		ev = (struct event){.type = EVENT_VM_TRIM, .flag = often(60)};
 	else
 		ev = (struct event){.type = EVENT_VM_STOPPING};
 	if (ev.type != EVENT_TIMER)

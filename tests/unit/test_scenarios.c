@@ -9,12 +9,12 @@
  *   manual                             nothing happens by itself: no guests, no ticks, no answers
  *   swap SIZE                          the host's swap (1G where not said, 0 = none)
  *   at MS DO…                          DO is one of
- *     add VM max=SIZE [origin=start|incoming|adopt] [min= weight= cap= swap=no balloon=no device=no eligible=no
- * overhead=] [demand= noise= touched= actual= limit= speed= driver=ok|stuck|trickle|none] [target= health= pinned=
- * ours=yes] set VM demand= noise= touched= actual= limit= speed= driver= lying=yes silent=yes limit-fails=yes facts VM
- * min= weight= cap= …       the domain's XML was read again
+ *     add VM max=SIZE [origin=start|incoming|adopt] [carried=SIZE] [min= weight= cap= swap=no balloon=no device=no
+ * eligible=no overhead=] [demand= noise= touched= actual= limit= speed= driver=ok|stuck|trickle|none] [target= health=
+ * pinned= ours=yes] set VM demand= noise= touched= actual= limit= speed= driver= lying=yes silent=yes limit-fails=yes
+ * facts VM min= weight= cap= …       the domain's XML was read again
  *     running|paused|rebooted|migrating-out|migration-over|stopping|drain VM
- *     hold|release|quarantine|unquarantine VM|all        pin VM SIZE        balloon VM SIZE
+ *     hold|release|quarantine|unquarantine|trim|untrim VM|all        pin VM SIZE        balloon VM SIZE
  *     host [available=SIZE] [used=SIZE]  what MemAvailable says, or what the host (2 pools and the reserve) itself uses
  *     results on|off                     answer effects or not
  *     stats VM actual= usable= total= unused= swapin= swapout= update=       (manual)
@@ -199,7 +199,9 @@ static void add_vm(struct scenario *s, size_t line, const char *name)
 	for (int h = 1; w && h < BALLOON_HEALTH_END; h++)
 		if (strcmp(w, balloon_health_name(h)) == 0)
 			memory.health = h;
-	struct model_vm *v = model_add(&s->m, name, origin, &f, &memory);
+	uint64_t carried = 0;
+	has_size(s, line, "carried", &carried);
+	struct model_vm *v = model_add(&s->m, name, origin, carried, &f, &memory);
 	read_guest(s, line, v);
 }
 
@@ -283,6 +285,8 @@ static bool lifecycle(struct scenario *s, size_t line, const char *what, vm_id i
 		{"drain", EVENT_VM_DRAIN, false},
 		{"hold", EVENT_VM_HOLD, true},
 		{"release", EVENT_VM_HOLD, false},
+		{"trim", EVENT_VM_TRIM, true},
+		{"untrim", EVENT_VM_TRIM, false},
 		{"quarantine", EVENT_VM_QUARANTINE, true},
 		{"unquarantine", EVENT_VM_QUARANTINE, false},
 	};
