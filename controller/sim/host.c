@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define CORE_BEGIN_MS 3600000 /* the core's clock when a simulation begins: no time in it is 0 by chance */
 #define BALLOON_EVENT_MS 1000 /* QEMU sends BALLOON_CHANGE so often at most */
 
 /* ---- looks at balloons that move: a heap by time, then by VM ---- */

@@ -11,6 +11,8 @@
 #include "controller/sim/random.h"
 #include "controller/sim/sim.h"
 
+#define CORE_BEGIN_MS 3600000 /* the core's clock when a simulation begins: no time in it is 0 by chance */
+
 /* A guest as it is; what it says of itself is another matter (tell.c). */
 struct guest {
 	const struct sim_fault_spec *fault; /* NULL: none */

@@ -587,6 +587,19 @@ static void test_silent_stale_and_lying(void **state)
 	rig_close(&r);
 }
 
+/* Windows are told in the core's time: a claim is contradicted by the first that began within it. */
+static void test_liars_are_found_out(void **state)
+{
+	struct rig r;
+	rig_open(&r, FAULT_LYING, 0, &wish_balloon);
+	rig_run(&r, 50);
+	assert_true(r.vm->needy && !r.vm->wss_overclaims);
+	rig_run(&r, 80);
+	assert_true(r.vm->wss.known && r.vm->wss.began_ms == r.vm->wss_ms - 30000);
+	assert_true(r.vm->needy && r.vm->wss_overclaims);
+	rig_close(&r);
+}
+
 static void test_reboot(void **state)
 {
 	struct rig r;
@@ -886,6 +899,7 @@ int main(void)
 		cmocka_unit_test(test_limit),
 		cmocka_unit_test(test_limits_share_reclaim),
 		cmocka_unit_test(test_silent_stale_and_lying),
+		cmocka_unit_test(test_liars_are_found_out),
 		cmocka_unit_test(test_reboot),
 		cmocka_unit_test(test_pool_is_all_there_is),
 		cmocka_unit_test(test_seed),
