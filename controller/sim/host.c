@@ -269,8 +269,10 @@ static void take_demands(struct host *h)
 	for (size_t i = 0; i < h->n; i++)
 		if (h->next_ms[i] <= h->now_ms)
 			change_demand(h, i);
-	if (h->changed_n)
-		least_meet(&h->least, h->changed, h->changed_n);
+	if (!h->changed_n)
+		return;
+	least_meet(&h->least, h->changed, h->changed_n);
+	least_meet(&h->least_blind, h->changed, h->changed_n);
 }
 
 static void move_balloons(struct host *h)
