@@ -255,6 +255,7 @@ static void json_result(struct json_writer *w, const struct run *run, const stru
 	jw_double(w, "relief_fit_p99_s", r->relief_fit_p99_s);
 	jw_double(w, "relief_fit_max_s", r->relief_fit_max_s);
 	jw_double(w, "churn", r->churn);
+	jw_double(w, "churn_blind", r->churn_blind);
 	jw_double(w, "moved_bytes", r->moved_bytes);
 	jw_double(w, "least_moved_bytes", r->least_moved_bytes);
 	jw_u64(w, "reversals", r->reversals);

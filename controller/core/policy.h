@@ -66,6 +66,11 @@ uint64_t policy_host_free_bytes(const struct plan *p);
 /* The balloon's size as libvirt and QEMU tell it, believed or not: peers do not doubt it. All where it is unknown. */
 uint64_t policy_balloon_bytes(const struct vm *vm);
 
+/* ---- headroom (policy_needy_greedy.c) ---- */
+/* So little that a VM is neither tight nor has low usable memory, with something between: what even a short host leaves
+ * to those who are not in need. */
+uint64_t vm_least_headroom_bytes(const struct vm *vm);
+
 /* ---- doubt (policy_needy_greedy.c) ---- */
 /* What a VM has of the pool where all have alike: by its maximum and weight, at most its maximum. */
 uint64_t vm_fair_share_bytes(const struct vm *vm, const struct books *b);

@@ -335,8 +335,7 @@ static uint64_t used_lately(const struct vm *vm, uint64_t now_ms, uint64_t look_
 	return look_back ? vm_past_peak_bytes(vm, sub_sat_u64(now_ms, look_back)) : 0;
 }
 
-/* So little headroom that it is neither tight nor has low usable memory, with something between. */
-static uint64_t least_headroom_bytes(const struct vm *vm)
+uint64_t vm_least_headroom_bytes(const struct vm *vm)
 {
 	return min_u64(vm->headroom_bytes / 8 * 5, max_u64(vm_low_usable_bytes(vm) / 4 * 5, 16 * MIB));
 }
@@ -349,7 +348,7 @@ static uint64_t least_headroom_bytes(const struct vm *vm)
 static uint64_t can_give(const struct vm *vm, const struct plan *p, unsigned pass, uint64_t look_back)
 {
 	uint64_t size = min_u64(coming_size(vm), vm->plan_bytes), min = vm_min_bytes(vm, p->config);
-	uint64_t tight = add_sat_u64(vm->demand_bytes, least_headroom_bytes(vm));
+	uint64_t tight = add_sat_u64(vm->demand_bytes, vm_least_headroom_bytes(vm));
 	uint64_t lately = used_lately(vm, p->now_ms, look_back);
 	uint64_t floor = pass == 1 ? max_u64(vm->need_bytes, lately) : pass == 2 ? min_u64(vm->need_bytes, tight) : min;
 	if (vm_doubted(vm, p->books))

@@ -326,8 +326,8 @@ static uint64_t next_limit_step(const struct vm *vm, const struct vm_ctx *x, uin
 /* A limit behind a balloon that did its work only backs it up: it must not swap QEMU's own memory. */
 static uint64_t final_limit(const struct vm *vm, const struct vm_ctx *x)
 {
-	uint64_t final = vm_limit_for(vm, vm->target_bytes);
-	if (final != LIMIT_NONE && vm_balloon_works(vm) && balloon_at_target(vm, x->config, false))
+	uint64_t final = vm_limit_for(vm, x, vm->target_bytes);
+	if (final != LIMIT_NONE && vm_limit_backs_up(vm, x) && balloon_at_target(vm, x->config, false))
 		final = max_u64(final, add_sat_u64(vm->sample.resident_bytes, vm_limit_margin_bytes(vm) / 2));
 	return final;
 }
@@ -361,11 +361,11 @@ enum vm_signal resize_lower_limit(struct vm *vm, struct vm_ctx *x)
  * take anything a limit has no business. */
 uint64_t resize_open_limit_for(const struct vm *vm, const struct vm_ctx *x, uint64_t size_bytes)
 {
-	uint64_t want = vm_limit_for(vm, size_bytes);
+	uint64_t want = vm_limit_for(vm, x, size_bytes);
 	if (!vm_limit_allowed(vm, x) && !x->swap_low)
 		return LIMIT_NONE;
 	bool sampled = vm->has_sample && vm->sample.has_memory;
-	if (want != LIMIT_NONE && sampled && (vm_balloon_works(vm) || x->swap_low))
+	if (want != LIMIT_NONE && sampled && (vm_limit_backs_up(vm, x) || x->swap_low))
 		want = max_u64(want, add_sat_u64(vm->sample.resident_bytes, vm_limit_margin_bytes(vm)));
 	return want;
 }
@@ -481,9 +481,9 @@ static void maintain_backstop(struct vm *vm, struct vm_ctx *x)
 		vm_send_limit(vm, x, x->swap_low ? add_sat_u64(resident, margin) : LIMIT_NONE);
 		return;
 	}
-	if (!vm_balloon_works(vm) || !balloon_at_target(vm, x->config, false))
+	if (!vm_limit_backs_up(vm, x) || !balloon_at_target(vm, x->config, false))
 		return;
-	uint64_t want = max_u64(vm_limit_for(vm, vm->target_bytes), add_sat_u64(resident, margin));
+	uint64_t want = max_u64(vm_limit_for(vm, x, vm->target_bytes), add_sat_u64(resident, margin));
 	if (near || vm->limit_bytes > add_sat_u64(want, margin)) {
 		snprintf(vm->reason, sizeof(vm->reason), "the limit follows QEMU's own memory");
 		vm_send_limit(vm, x, want);
@@ -548,20 +548,27 @@ static void retry_balloon(struct vm *vm, struct vm_ctx *x)
 		vm_signal(vm, SIG_RETRY, x);
 }
 
-/* First the limit, then the balloon: what comes out of it is not to be used unseen. */
+/*
+ * First the limit, then the balloon: what comes out of it is not to be used unseen. The margin of a limit that backed
+ * the balloon up goes as well, or so much more than the books have would be given.
+ */
 static void empty_balloon(struct vm *vm, struct vm_ctx *x)
 {
 	bool full = !vm->actual_trusted || vm->actual_bytes >= vm->facts.max_bytes;
-	if (!vm_by_limit_alone(vm, x) || full || !vm_plannable(vm, x) || x->config->observe || vm->needy)
+	if (!vm_by_limit_alone(vm, x) || full || !vm_plannable(vm, x) || x->config->observe || vm->needy ||
+	    !vm->limit_known || vm->limit_pending)
 		return;
-	if (vm->limit_known && !vm->limit_pending && vm->limit_bytes == LIMIT_NONE && x->now_ms >= vm->limit_hold_ms) {
-		vm->target_bytes = vm_size_bytes(vm);
-		snprintf(vm->reason, sizeof(vm->reason), "it tells nothing of itself: by limit, not by balloon");
-		vm_signal(vm, SIG_LOWER, x);
-	} else if (vm->limit_known && vm->limit_bytes != LIMIT_NONE && vm->balloon_asked_bytes != vm->facts.max_bytes) {
-		snprintf(vm->reason, sizeof(vm->reason), "it tells nothing of itself: by limit, not by balloon");
+	uint64_t size = vm_size_bytes(vm);
+	bool closed = vm->limit_bytes <= vm_limit_for(vm, x, size);
+	if (closed ? vm->balloon_asked_bytes == vm->facts.max_bytes : x->now_ms < vm->limit_hold_ms)
+		return;
+	snprintf(vm->reason, sizeof(vm->reason), "it tells nothing of itself: by limit, not by balloon");
+	if (closed) {
 		vm_send_balloon(vm, x, vm->facts.max_bytes);
+		return;
 	}
+	vm->target_bytes = size;
+	vm_signal(vm, SIG_LOWER, x);
 }
 
 #define RESULT_LOST_MS 30000 /* a limit on v1 is lowered synchronously, to slow swap perhaps */

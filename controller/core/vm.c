@@ -11,12 +11,18 @@ uint64_t vm_limit_margin_bytes(const struct vm *vm)
 	return max_u64(16 * MIB, vm->facts.max_bytes / 32);
 }
 
-uint64_t vm_limit_for(const struct vm *vm, uint64_t size_bytes)
+bool vm_limit_backs_up(const struct vm *vm, const struct vm_ctx *x)
 {
-	uint64_t limit = add_sat_u64(size_bytes, vm->overhead_bytes);
-	if (!vm_balloon_works(vm) || vm->actual_bytes > add_sat_u64(size_bytes, vm_limit_margin_bytes(vm)))
-		return size_bytes >= vm->facts.max_bytes ? LIMIT_NONE : limit;
-	return size_bytes >= vm->facts.max_bytes ? LIMIT_NONE : add_sat_u64(limit, vm_limit_margin_bytes(vm));
+	return vm_balloon_works(vm) && !vm_by_limit_alone(vm, x);
+}
+
+uint64_t vm_limit_for(const struct vm *vm, const struct vm_ctx *x, uint64_t size_bytes)
+{
+	uint64_t limit = add_sat_u64(size_bytes, vm->overhead_bytes), margin = vm_limit_margin_bytes(vm);
+	if (size_bytes >= vm->facts.max_bytes)
+		return LIMIT_NONE;
+	bool backs_up = vm_limit_backs_up(vm, x) && vm->actual_bytes <= add_sat_u64(size_bytes, margin);
+	return backs_up ? add_sat_u64(limit, margin) : limit;
 }
 
 uint64_t vm_resident_guest_bytes(const struct vm *vm)

@@ -306,7 +306,11 @@ static inline bool vm_stats_fresh(const struct vm *vm, const struct core_config 
 uint64_t vm_resident_guest_bytes(const struct vm *vm); /* residency without overhead; 0 where unknown */
 uint64_t vm_committed_bytes(const struct vm *vm);      /* counted against the pool, overhead included */
 uint64_t vm_limit_margin_bytes(const struct vm *vm);
-uint64_t vm_limit_for(const struct vm *vm, uint64_t size_bytes); /* cgroup limit that lets it use size_bytes */
+/* Its balloon holds its size, and a limit only backs that up: with a margin, because it must not swap QEMU's own
+ * memory. */
+bool vm_limit_backs_up(const struct vm *vm, const struct vm_ctx *x);
+/* cgroup limit that lets it use size_bytes; LIMIT_NONE where that is all */
+uint64_t vm_limit_for(const struct vm *vm, const struct vm_ctx *x, uint64_t size_bytes);
 bool vm_balloon_allowed(const struct vm *vm,
 			const struct core_config *c);		    /* device there, not forbidden, not quarantined */
 bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x); /* may host swap take the rest */

@@ -143,6 +143,7 @@ int figures_end(struct host *h)
 		if (h->guests[i].figures.begin_ms != NEVER_MS)
 			r = end_episode(h, i);
 	f->least_moved_bytes += h->least.moved_bytes;
+	f->least_blind_moved_bytes += h->least_blind.moved_bytes;
 	f->buffer_bytes += (double)h->buffer_bytes;
 	f->pool_bytes += (double)h->pool_bytes;
 	return r;
@@ -197,6 +198,7 @@ void figures_result(struct figures *f, struct sim_result *ret)
 	ret->moved_bytes = f->moved_bytes;
 	ret->least_moved_bytes = f->least_moved_bytes;
 	ret->churn = ratio(f->moved_bytes, f->least_moved_bytes);
+	ret->churn_blind = ratio(f->least_blind_moved_bytes, f->least_moved_bytes);
 	ret->reversals = f->reversals;
 	ret->buffer_share_of_pool = ratio(f->buffer_bytes, f->pool_bytes);
 	ret->buffer_below_half_share = ratio((double)f->buffer_low_steps, (double)f->host_steps);

@@ -19,7 +19,7 @@ struct guest_figures {
 
 struct figures {
 	double demand_byte_s, unmet_byte_s, bound_byte_s, honest_demand_byte_s, honest_unmet_byte_s;
-	double moved_bytes, least_moved_bytes;
+	double moved_bytes, least_moved_bytes, least_blind_moved_bytes;
 	uint64_t reversals, floor_breaches, host_steps, buffer_low_steps;
 	uint64_t *relief_ms, *relief_fit_ms;
 	size_t relief_n, relief_capacity;

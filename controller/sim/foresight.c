@@ -47,18 +47,31 @@ static uint64_t free_now(const struct plan *p)
 
 /* ---- ideal: reacts to true demand, with the same tick and buffer as memoc ---- */
 
-/* Everybody who lacks gets what he lacks, in proportion where there is not enough. Returns what is still lacking. */
-static uint64_t ideal_give(struct plan *p)
+typedef uint64_t wish_fn(const struct plan *p, const struct vm *vm);
+
+static const struct policy_ops policy_ideal_headroom;
+
+/* What is left to everybody: nothing, or what memoc leaves to those who are not in need. */
+static uint64_t wanted(const struct plan *p, const struct vm *vm)
 {
-	uint64_t lack = 0, available = free_now(p);
+	bool headroom = p->config->policy == &policy_ideal_headroom;
+	uint64_t want = add_sat_u64(true_demand(p, vm), headroom ? vm_least_headroom_bytes(vm) : 0);
+	return min_u64(want, vm_max_bytes(vm));
+}
+
+/* Everybody who lacks gets what he lacks, in proportion where there is not enough. Returns what is still lacking. */
+static uint64_t ideal_give(struct plan *p, wish_fn *wish, uint64_t *available)
+{
+	uint64_t lack = 0;
 	for (size_t i = 0; i < p->n; i++)
-		lack += sub_sat_u64(true_demand(p, p->vms[i]), coming(p->vms[i]));
-	uint64_t give = min_u64(lack, available);
+		lack += sub_sat_u64(wish(p, p->vms[i]), p->vms[i]->plan_bytes);
+	uint64_t give = min_u64(lack, *available);
+	*available -= give;
 	for (size_t i = 0; give && i < p->n; i++) {
 		struct vm *vm = p->vms[i];
-		uint64_t lacks = sub_sat_u64(true_demand(p, vm), coming(vm));
+		uint64_t lacks = sub_sat_u64(wish(p, vm), vm->plan_bytes);
 		if (lacks)
-			plan_size(p, vm, coming(vm) + mul_div_u64(lacks, give, lack), "it wants more than it has");
+			plan_size(p, vm, vm->plan_bytes + mul_div_u64(lacks, give, lack), "it wants more than it has");
 	}
 	return lack - give;
 }
@@ -70,13 +83,13 @@ static void ideal_take(struct plan *p, uint64_t lacking)
 	for (size_t i = 0; i < p->n; i++) {
 		const struct vm *vm = p->vms[i];
 		after += vm->plan_bytes;
-		spare += sub_sat_u64(vm->plan_bytes, true_demand(p, vm));
+		spare += sub_sat_u64(vm->plan_bytes, wanted(p, vm));
 	}
-	uint64_t wanted = add_sat_u64(after, add_sat_u64(p->books->buffer_target_bytes, lacking));
-	uint64_t take = min_u64(sub_sat_u64(wanted, p->books->pool_bytes), spare);
+	uint64_t most = add_sat_u64(after, add_sat_u64(p->books->buffer_target_bytes, lacking));
+	uint64_t take = min_u64(sub_sat_u64(most, p->books->pool_bytes), spare);
 	for (size_t i = 0; take && i < p->n; i++) {
 		struct vm *vm = p->vms[i];
-		uint64_t share = mul_div_u64(sub_sat_u64(vm->plan_bytes, true_demand(p, vm)), take, spare);
+		uint64_t share = mul_div_u64(sub_sat_u64(vm->plan_bytes, wanted(p, vm)), take, spare);
 		if (share)
 			plan_size(p, vm, vm->plan_bytes - share, "the buffer wants what it does not");
 	}
@@ -86,7 +99,8 @@ static void ideal_plan(struct plan *p)
 {
 	for (size_t i = 0; i < p->n; i++)
 		p->vms[i]->plan_bytes = coming(p->vms[i]);
-	uint64_t lacking = ideal_give(p);
+	uint64_t available = free_now(p), lacking = ideal_give(p, true_demand, &available);
+	lacking = add_sat_u64(lacking, lacking ? 0 : ideal_give(p, wanted, &available));
 	ideal_take(p, lacking);
 	p->books->unmet_bytes = lacking;
 }
@@ -184,6 +198,14 @@ static const struct policy_ops policy_ideal = {
 	.own_bounds = true,
 };
 
+/* What it costs not to know: nobody may be left with nothing, because a guest that has nothing left swaps unseen. */
+static const struct policy_ops policy_ideal_headroom = {
+	.name = "ideal-headroom",
+	.about = "as ideal, but leaves everybody the least headroom that memoc leaves to those who are not in need",
+	.plan = ideal_plan,
+	.own_bounds = true,
+};
+
 static const struct policy_ops policy_oracle = {
 	.name = "oracle",
 	.about = "knows the future: gives before it is wanted, takes what is wanted again last",
@@ -191,4 +213,4 @@ static const struct policy_ops policy_oracle = {
 	.own_bounds = true,
 };
 
-const struct policy_ops *const foresight_policies[] = {&policy_ideal, &policy_oracle, NULL};
+const struct policy_ops *const foresight_policies[] = {&policy_ideal, &policy_ideal_headroom, &policy_oracle, NULL};

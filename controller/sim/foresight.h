@@ -8,7 +8,8 @@
 
 #include "controller/core/policy.h"
 
-/* "ideal": true demand of this moment. "oracle": all that is to come, too. Ends with NULL. */
+/* "ideal": true demand of this moment; "ideal-headroom": leaves everybody a little, too. "oracle": all that is to come,
+ * too. Ends with NULL. */
 extern const struct policy_ops *const foresight_policies[];
 
 #endif

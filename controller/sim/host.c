@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <string.h>
 
-#define CORE_BEGIN_MS 3600000 /* the core's clock when a simulation begins: no time in it is 0 by chance */
 #define BALLOON_EVENT_MS 1000 /* QEMU sends BALLOON_CHANGE so often at most */
 
 /* ---- looks at balloons that move: a heap by time, then by VM ---- */
@@ -270,8 +269,10 @@ static void take_demands(struct host *h)
 	for (size_t i = 0; i < h->n; i++)
 		if (h->next_ms[i] <= h->now_ms)
 			change_demand(h, i);
-	if (h->changed_n)
-		least_meet(&h->least, h->changed, h->changed_n);
+	if (!h->changed_n)
+		return;
+	least_meet(&h->least, h->changed, h->changed_n);
+	least_meet(&h->least_blind, h->changed, h->changed_n);
 }
 
 static void move_balloons(struct host *h)

@@ -11,6 +11,8 @@
 #include "controller/sim/random.h"
 #include "controller/sim/sim.h"
 
+#define CORE_BEGIN_MS 3600000 /* the core's clock when a simulation begins: no time in it is 0 by chance */
+
 /* A guest as it is; what it says of itself is another matter (tell.c). */
 struct guest {
 	const struct sim_fault_spec *fault; /* NULL: none */
@@ -57,10 +59,10 @@ struct host {
 
 	struct guest *guests;
 	struct script *scripts;
-	size_t *at;		       /* point of each script */
-	uint64_t *next_ms;	       /* when each script goes on */
-	struct event *stats, *samples; /* last told, per VM */
-	struct least least;
+	size_t *at;			 /* point of each script */
+	uint64_t *next_ms;		 /* when each script goes on */
+	struct event *stats, *samples;	 /* last told, per VM */
+	struct least least, least_blind; /* with and without foresight */
 
 	/* sums over guests */
 	uint64_t demand_sum, unmet_sum, honest_demand_sum, honest_unmet_sum, resident_sum, swapped_sum;

@@ -13,6 +13,7 @@ struct host *host_close(struct host *h)
 	for (size_t i = 0; h->scripts && i < h->n; i++)
 		script_clear(&h->scripts[i]);
 	least_close(&h->least);
+	least_close(&h->least_blind);
 	core_free(h->core);
 	free(h->out.list);
 	free(h->guests);
@@ -210,7 +211,9 @@ static int open_guests(struct host *h, const struct host_plan *plan, const struc
 	for (size_t i = 0; r == 0 && i < n; i++)
 		begin[i] = sized(&h->guests[i]) ? h->guests[i].size_bytes : h->guests[i].demand_bytes;
 	if (r == 0)
-		r = least_open(&h->least, n, h->scripts, h->at, begin, h->pool_bytes);
+		r = least_open(&h->least, false, n, h->scripts, h->at, begin, h->pool_bytes);
+	if (r == 0)
+		r = least_open(&h->least_blind, true, n, h->scripts, h->at, begin, h->pool_bytes);
 	free(begin);
 	return r;
 }

@@ -4,7 +4,8 @@
 #include <errno.h>
 #include <string.h>
 
-/* Chains of rising demand: what is asked of the future is answered along them, without walking every point. */
+/* Chains of rising demand: what is asked of the future, or of the past, is answered along them, without walking every
+ * point. */
 static void link_higher(struct script *s)
 {
 	for (size_t i = s->n; i-- > 0;) {
@@ -12,6 +13,12 @@ static void link_higher(struct script *s)
 		while (j < s->n && s->demand_bytes[j] <= s->demand_bytes[i])
 			j = s->next_higher[j];
 		s->next_higher[i] = (uint32_t)j;
+	}
+	for (size_t i = 0; i < s->n; i++) {
+		size_t j = i ? i - 1 : s->n;
+		while (j < s->n && s->demand_bytes[j] <= s->demand_bytes[i])
+			j = s->last_higher[j];
+		s->last_higher[i] = (uint32_t)j;
 	}
 }
 
@@ -29,8 +36,9 @@ int script_make(const struct trace_vm *v, uint64_t phase_ms, uint64_t step_ms, u
 {
 	struct script s = {.at_ms = calloc(v->n + 2, sizeof(*s.at_ms)),
 			   .demand_bytes = calloc(v->n + 2, sizeof(*s.demand_bytes)),
-			   .next_higher = calloc(v->n + 2, sizeof(*s.next_higher))};
-	if (!s.at_ms || !s.demand_bytes || !s.next_higher || v->n >= UINT32_MAX - 2) {
+			   .next_higher = calloc(v->n + 2, sizeof(*s.next_higher)),
+			   .last_higher = calloc(v->n + 2, sizeof(*s.last_higher))};
+	if (!s.at_ms || !s.demand_bytes || !s.next_higher || !s.last_higher || v->n >= UINT32_MAX - 2) {
 		script_clear(&s);
 		return -ENOMEM;
 	}
@@ -55,6 +63,7 @@ void script_clear(struct script *s)
 	free(s->at_ms);
 	free(s->demand_bytes);
 	free(s->next_higher);
+	free(s->last_higher);
 	memset(s, 0, sizeof(*s));
 }
 

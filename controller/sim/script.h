@@ -11,6 +11,7 @@ struct script {
 	uint64_t *at_ms;	/* ascending; [0] is 0, [n] is SCRIPT_NEVER_MS */
 	uint64_t *demand_bytes; /* from at_ms[i] on; neighbours differ */
 	uint32_t *next_higher;	/* first later point that wants more than this; n = none */
+	uint32_t *last_higher;	/* last earlier one that did; n = none */
 	size_t n;
 };
 

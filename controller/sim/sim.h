@@ -55,7 +55,7 @@ int sim_faults_parse(const char *text, struct sim_fault_spec ret[SIM_FAULTS_MAX]
 
 struct sim_options {
 	const struct trace *trace;
-	const char *policy;	       /* policy_find(), or "oracle", "ideal" */
+	const char *policy;	       /* policy_find(), or "oracle", "ideal", "ideal-headroom" */
 	uint64_t pool_bytes;	       /* per host; 0: by overcommit */
 	double overcommit;	       /* sum of the VMs' sizes on a host / pool */
 	size_t vms_per_host;	       /* 0 = all on one */
@@ -81,6 +81,7 @@ struct sim_result {
 	double relief_fit_p50_s, relief_fit_p95_s, relief_fit_p99_s, relief_fit_max_s;
 	double churn; /* moved / least moved; 0 where nothing had to be moved */
 	double moved_bytes, least_moved_bytes;
+	double churn_blind; /* the least that could be had without foresight, whatever the policy: least.h */
 	uint64_t reversals;
 	double buffer_share_of_pool, buffer_below_half_share;
 	uint64_t floor_breaches; /* VM-steps with a size below the VM's guaranteed minimum */

@@ -104,7 +104,7 @@ bool tell_wss(struct host *h, size_t i, struct wss_reading *ret)
 				    .backend = WSS_IDLE,
 				    .wss_bytes = share_of(g->max_bytes, accessed / n),
 				    .error_bytes = share_of(g->max_bytes, error),
-				    .began_ms = sub_sat_u64(h->now_ms, WSS_WINDOW_MS),
+				    .began_ms = CORE_BEGIN_MS + h->now_ms - WSS_WINDOW_MS,
 				    .good_ms = WSS_GOOD_PERIODS * m->wss_period_ms,
 				    .pages = pages};
 	return true;

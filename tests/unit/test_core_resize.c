@@ -767,7 +767,7 @@ static void a_silent_guest_is_by_limit_alone(void **state)
 	asked_in_vain(k, 15);
 	assert_true(vm->silent && vm_by_limit_alone(vm, &(struct vm_ctx){.config = &k->config, .host = &k->host}));
 	assert_int_equal(vm->actual_bytes, 512 * MIB);
-	assert_true(vm->limit_bytes != LIMIT_NONE && vm_size_bytes(vm) <= 320 * MIB); /* no more than before */
+	assert_int_equal(vm_size_bytes(vm), 300 * MIB); /* no more than before */
 	/* Less is had by the limit, at once; more by the limit too. */
 	struct event c = {.type = EVENT_CONFIG, .config = &k->config};
 	k->config.pool_bytes = 300 * MIB;
@@ -782,6 +782,22 @@ static void a_silent_guest_is_by_limit_alone(void **state)
 	pin(k, vm_size_bytes(vm) - 32 * MIB);
 	assert_non_null(kit_find(k, EFFECT_BALLOON, 1));
 	assert_int_equal(kit_find(k, EFFECT_BALLOON, 1)->bytes, vm->pinned_bytes);
+}
+
+/* What its balloon held it may use only as far as its limit lets it, and that has no margin any more. */
+static void the_margin_goes_before_the_balloon_is_emptied(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = ballooned(k);
+	vm->limit_bytes = 300 * MIB + vm->overhead_bytes + vm_limit_margin_bytes(vm);
+	vm->limit_ours = true;
+	for (int i = 0; i < 70; i++) {
+		asked_in_vain(k, 1);
+		assert_int_equal(vm_size_bytes(vm), 300 * MIB);
+		bool emptied = vm->balloon_asked_bytes == 512 * MIB;
+		assert_true(!emptied || vm->limit_bytes == 300 * MIB + vm->overhead_bytes);
+	}
+	assert_int_equal(vm->actual_bytes, 512 * MIB);
 }
 
 static void silence_is_only_counted_where_it_was_asked(void **state)
@@ -1184,6 +1200,7 @@ int main(void)
 		WITH_KIT(after_a_reboot_the_guests_account_counts),
 		cmocka_unit_test(a_restart_does_not_believe_the_balloon_of_before),
 		WITH_KIT(a_silent_guest_is_by_limit_alone),
+		WITH_KIT(the_margin_goes_before_the_balloon_is_emptied),
 		WITH_KIT(silence_is_only_counted_where_it_was_asked),
 		WITH_KIT(a_guest_that_says_only_whether_it_swaps_is_not_silent),
 		WITH_KIT(without_host_swap_a_silent_guest_keeps_its_balloon),

@@ -28,6 +28,7 @@ COLUMNS = [
     ("p99 s", lambda r: r["relief_p99_s"]),
     ("fit p99 s", lambda r: r["relief_fit_p99_s"]),
     ("churn", lambda r: r["churn"]),
+    ("blind", lambda r: r["churn_blind"]),
     ("reversals", lambda r: r["reversals"]),
     ("breaches", lambda r: r["floor_breaches"]),
 ]
