@@ -7,5 +7,5 @@ build=${MEMOC_BUILD:-build}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "${CC:-gcc}" -std=gnu11 -O2 -I. -D_GNU_SOURCE -o "$work/core_decide" tests/bench/core_decide.c \
-	"$build/libcontroller-core.a" "$build/libcommon.a"
+	"$build/libcontroller-core.a" "$build/libcommon.a" -lm
 "$work/core_decide"
