@@ -165,9 +165,9 @@ class Site(Lab):
         return self
 
     def work(self):
-        """A working set in each guest, gone through once a second: without a pause they would take all the time that there is."""
+        """A working set in each guest, gone through every few seconds: without a pause they would take all the time that there is."""
         for guest in self.guests.values():
-            guest.cmd("pace 1000")
+            guest.cmd("pace 4000")
             guest.job("use 40")
 
     # -- the package --

@@ -43,7 +43,10 @@ class Bench(Site):
 
 
 def fixture(lab):
-    yield Bench(lab)
+    bench = Bench(lab)
+    yield bench
+    bench.mute.destroy()
+    bench.mute.undefine()
 
 
 @limit(240)
