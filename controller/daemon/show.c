@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* How VMs, the host and events look as JSON. Names are promises (interfaces.md); null means unknown. */
 #include "controller/core/policy.h"
+#include "controller/daemon/advice.h"
 #include "controller/daemon/control.h"
 #include "controller/daemon/wss.h"
 #include "controller/host/evglue.h"
@@ -258,6 +259,7 @@ static void show_wakeups(struct json_writer *w, struct daemon *d)
 						      [WAKEUP_STATISTICS] = "statistics",
 						      [WAKEUP_RESIDENCY] = "residency",
 						      [WAKEUP_WORKING_SET] = "working_set",
+						      [WAKEUP_ADVICE] = "advice",
 						      [WAKEUP_STATE_FILE] = "state_file",
 						      [WAKEUP_CLIENT] = "client"};
 	struct workpool_counts counts = {0};
@@ -266,6 +268,7 @@ static void show_wakeups(struct json_writer *w, struct daemon *d)
 	workpool_count(d->kernel_pool, &counts);
 	workpool_count(d->house_pool, &counts);
 	measuring_count(d->measuring, &counts);
+	advising_count(d->advising, &counts);
 	jw_object(w, "wakeups");
 	jw_u64(w, "sleeps", getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_nvcsw : 0);
 	jw_u64(w, "loop", d->loop_wakeups);

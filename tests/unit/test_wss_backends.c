@@ -124,8 +124,8 @@ static size_t idle_count(void)
 /* RAM of 2048 pages in two ranges: the first at page 0x10000, 1536 long, the second at 0x20000, 512 long. */
 #define FIRST UINT64_C(0x10000)
 #define SECOND UINT64_C(0x20000)
-static struct guest_ram_range ranges[] = {{FIRST * PAGE, (FIRST + 1536) * PAGE, false},
-					  {SECOND * PAGE, (SECOND + 512) * PAGE, true}};
+static struct guest_ram_range ranges[] = {{FIRST * PAGE, (FIRST + 1536) * PAGE, false, 0},
+					  {SECOND * PAGE, (SECOND + 512) * PAGE, true, 0}};
 static const struct guest_ram ram = {ranges, 2, 2048 * PAGE};
 
 static uint64_t page_of(unsigned i)
