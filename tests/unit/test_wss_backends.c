@@ -481,7 +481,7 @@ static void test_idle_large_and_sparse(void **state)
 	assert_true(p != MAP_FAILED);
 	for (uint64_t at = 0; at < size; at += GIB)
 		p[at] = 1;
-	struct guest_ram_range range = {(uintptr_t)p, (uintptr_t)p + size, false};
+	struct guest_ram_range range = {(uintptr_t)p, (uintptr_t)p + size, false, 0};
 	struct guest_ram large = {&range, 1, size};
 	snprintf(link, sizeof(link), "rm -r %s/proc && ln -s /proc %s/proc", root, root);
 	assert_int_equal(system(link), 0);
