@@ -70,6 +70,10 @@ check-lab:
 $(B)/tests/bench/wss/truth $(B)/tests/bench/wss/watch $(B)/tests/bench/wss/cost: %: %.o $(L_WSS) $(L_HOST) $(L_CORE) $(L_COMMON)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_HOST) $(LIBS_COMMON)
 
+# What memory advice costs here; see the file.
+$(B)/tests/bench/advice/cost: %: %.o $(L_ADVICE) $(L_HOST) $(L_CORE) $(L_COMMON)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_HOST) $(LIBS_COMMON)
+
 bench: all
 	@set -e; found=; for f in tests/bench/*.py tests/bench/*.sh; do \
 		[ -e "$$f" ] || continue; found=1; echo "== $$f"; \

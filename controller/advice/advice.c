@@ -254,7 +254,7 @@ static size_t runs_of(struct batch *t, const uint64_t *bits)
  */
 static int still_there(const struct step *s, struct batch *t, uint64_t *bits, uint64_t *ret_pages)
 {
-	uint64_t in[LOOK_PAGES / 64], mapped[LOOK_PAGES / 64];
+	uint64_t in[LOOK_PAGES / 64] = {0}, mapped[LOOK_PAGES / 64];
 	int r = block_look_mapped(t->b, s->a->pagemap, t->first, t->n, mapped);
 
 	if (r == 0 && t->b->shared)
@@ -436,8 +436,7 @@ static int take_step(struct step *s)
 	return r < 0 ? r : more;
 }
 
-int advice_step(struct advice *a, const struct advice_order *order, struct advice_report *counts,
-		struct memoc_err *err)
+int advice_step(struct advice *a, const struct advice_order *order, struct advice_report *counts, struct memoc_err *err)
 {
 	struct step s = {.a = a, .order = order, .counts = counts, .left_bytes = order->most_bytes};
 	uint64_t before_ns = cpu_ns();

@@ -2,8 +2,8 @@
 /*
  * Memory advice: a migration (or save, or snapshot) reads every page of a VM. What was swapped out comes in for that,
  * and what shared memory never had is allocated; under a limit both push out what the guest is using. So a map of what
- * was not in memory is taken when the reading begins, and behind the reader what is on the map is advised away again, by
- * process_madvise from outside QEMU. What the guest itself brought back is left alone, no page is advised twice (but
+ * was not in memory is taken when the reading begins, and behind the reader what is on the map is advised away again,
+ * by process_madvise from outside QEMU. What the guest itself brought back is left alone, no page is advised twice (but
  * see advice_step), and what came of it is looked at, because success of the call says nothing.
  *
  * The advice is MADV_PAGEOUT and nothing else changes memory: no page can be lost by it. (Punching a hole where a page
@@ -24,8 +24,8 @@ struct advice;
 /*
  * Takes the map. proc and ram are needed during the call only: descriptors of the process are kept, and it is known by
  * its pidfd. cost: about 36 ns a page (pagemap), less where memory is shared. Errors say what and what to do: −EPERM:
- * process_madvise is not permitted, or the files are not; −ENOSYS: the kernel has none (Linux 5.10); −ESRCH: the process
- * has ended; −ENOMEM; −errno.
+ * process_madvise is not permitted, or the files are not; −ENOSYS: the kernel has none (Linux 5.10); −ESRCH: the
+ * process has ended; −ENOMEM; −errno.
  */
 int advice_begin(struct proc_vm *proc, const struct guest_ram *ram, struct advice **ret, struct memoc_err *err);
 struct advice *advice_free(struct advice *a); /* takes NULL */
@@ -39,12 +39,12 @@ void advice_count_map(const struct advice *a, struct advice_report *counts);
 struct advice_order {
 	/*
 	 * How much RAM was read since the reading began, in the reader's order: blocks largest first, ascending
-	 * addresses (QEMU's ram_block_add and find_dirty_block). Read by the caller before the step: the reader has gone
-	 * on since, by about as much as since the step before at most. ADVICE_ALL: all of it.
+	 * addresses (QEMU's ram_block_add and find_dirty_block). Read by the caller before the step: the reader has
+	 * gone on since, by about as much as since the step before at most. ADVICE_ALL: all of it.
 	 */
 	uint64_t position_bytes;
-	bool zero_out;	     /* pages of zeroes: out (MADV_PAGEOUT) instead of first in line (MADV_COLD) */
-	uint64_t most_bytes; /* of one step */
+	bool zero_out;		   /* pages of zeroes: out (MADV_PAGEOUT) instead of first in line (MADV_COLD) */
+	uint64_t most_bytes;	   /* of one step */
 	const atomic_bool *cancel; /* stop soon; may be NULL */
 };
 

@@ -103,8 +103,7 @@ static int seek_page(const struct block *b, size_t at, int whence, size_t *ret)
 
 	if (found < 0 && errno != ENXIO)
 		return -errno;
-	*ret = found < 0 ? b->pages
-			 : min_u64(b->pages, sub_sat_u64((uint64_t)found, b->offset) / ADVICE_PAGE_BYTES);
+	*ret = found < 0 ? b->pages : min_u64(b->pages, sub_sat_u64((uint64_t)found, b->offset) / ADVICE_PAGE_BYTES);
 	return 0;
 }
 

@@ -5,8 +5,9 @@
 
 #include "controller/host/proc.h"
 
-#define ADVICE_PAGE_BYTES UINT64_C(4096) /* of x86-64 and arm64 hosts as distributions build them; checked at the beginning */
-#define LOOK_PAGES 4096			 /* looked at in one go: 16 MiB */
+#define ADVICE_PAGE_BYTES                                                                                              \
+	UINT64_C(4096)	/* of x86-64 and arm64 hosts as distributions build them; checked at the beginning */
+#define LOOK_PAGES 4096 /* looked at in one go: 16 MiB */
 
 /* A block of guest RAM. Bitmaps have a bit a page. */
 struct block {

@@ -16,7 +16,7 @@ enum event_type {
 	EVENT_VM_FACTS,	  /* .facts: domain XML read (again) */
 	EVENT_VM_RUNNING, /* vCPUs run: started, resumed, unpaused, migration arrived */
 	EVENT_VM_PAUSED,
-	EVENT_VM_REBOOTED, /* guest reset */
+	EVENT_VM_REBOOTED,	 /* guest reset */
 	EVENT_VM_MIGRATING_OUT,	 /* .pass: its memory is read to be sent or saved */
 	EVENT_VM_MIGRATION_OVER, /* outgoing migration failed or was cancelled: the VM stays */
 	EVENT_VM_STOPPING,	 /* shutting down, or gone: forget it */

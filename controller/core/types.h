@@ -124,9 +124,9 @@ struct advice_report {
 	uint64_t swapped_bytes;	  /* swapped out */
 	uint64_t untouched_bytes; /* shared memory that was never allocated */
 	/* of the map */
-	uint64_t out_bytes;   /* came in by the reading and went out again by advice */
-	uint64_t stayed_bytes; /* advised in vain: still in memory */
-	uint64_t zero_bytes;   /* pages of zeroes that the reading allocated, advised */
+	uint64_t out_bytes;	 /* came in by the reading and went out again by advice */
+	uint64_t stayed_bytes;	 /* advised in vain: still in memory */
+	uint64_t zero_bytes;	 /* pages of zeroes that the reading allocated, advised */
 	uint64_t zero_out_bytes; /* those of them that are in memory no more */
 	uint64_t guest_bytes;	 /* brought in by the guest itself: left alone */
 	uint64_t cost_ns;	 /* processor time of it all */

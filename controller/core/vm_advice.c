@@ -14,7 +14,7 @@
  * half of the buffer stays for whom it is there for.
  */
 #define ROOM_MOST_BYTES (128 * MIB)
-#define ROOM_SHARE 4	       /* of the VM's maximum */
+#define ROOM_SHARE 4		   /* of the VM's maximum */
 #define ROOM_LEAST_BYTES (8 * MIB) /* swapped out: for less it is not worth a limit written twice */
 
 static void ask(struct vm *vm, struct vm_ctx *x, enum effect_type type, uint64_t bytes)
@@ -89,7 +89,8 @@ static void tell(struct vm *vm, struct vm_ctx *x)
 	if (!r->swapped_bytes && !r->untouched_bytes)
 		return;
 	record(x, vm, RECORD_ADVICE, r->swapped_bytes, r->out_bytes,
-	       "%llu MiB read were sent out again, %llu MiB stayed, %llu MiB were the guest's; %llu of %llu MiB of zeroes "
+	       "%llu MiB read were sent out again, %llu MiB stayed, %llu MiB were the guest's; %llu of %llu MiB of "
+	       "zeroes "
 	       "gone",
 	       (unsigned long long)mib(r->out_bytes), (unsigned long long)mib(r->stayed_bytes),
 	       (unsigned long long)mib(r->guest_bytes), (unsigned long long)mib(r->zero_out_bytes),

@@ -71,9 +71,9 @@ struct entry {
 	struct dom_facts facts; /* from the hook at first, then from the live XML */
 	bool has_xml;		/* facts are from the XML */
 	bool in_core, running, running_told;
-	bool paused;	   /* last said to be; the core hears it as soon as the VM is in it */
-	bool stop_told;	   /* someone says it stopped while its process seems to live: libvirt is being asked */
-	bool outgoing;	   /* its memory is being sent or saved, in this pass, as last heard */
+	bool paused;	/* last said to be; the core hears it as soon as the VM is in it */
+	bool stop_told; /* someone says it stopped while its process seems to live: libvirt is being asked */
+	bool outgoing;	/* its memory is being sent or saved, in this pass, as last heard */
 	uint32_t outgoing_pass;
 	enum vm_origin origin;
 	struct vm_memory memory; /* from the state file */
@@ -164,8 +164,8 @@ void entry_stopped(struct entry *e, const char *why); /* gone: forgotten by core
 void entry_free(struct entry *e);		      /* after EFFECT_FORGET, or at exit */
 void entries_free(struct daemon *d);
 void entry_inspected(struct entry *e, enum virt_run_state state, const struct dom_facts *facts);
-void entry_migrating(struct entry *e, uint32_t pass); /* its memory is being sent or saved: which pass */
-void entry_not_migrating(struct entry *e);	     /* … and is not, or not any more */
+void entry_migrating(struct entry *e, uint32_t pass);	/* its memory is being sent or saved: which pass */
+void entry_not_migrating(struct entry *e);		/* … and is not, or not any more */
 void entry_attached(struct entry *e, struct attach *a); /* takes over a */
 void entry_attach_failed(struct entry *e, const struct memoc_err *err);
 void link_event(const struct virt_event *ev, void *daemon);

@@ -169,8 +169,8 @@ static void enter_core(struct entry *e)
 	if (e->paused)
 		daemon_post(e->daemon, (struct event){.type = EVENT_VM_PAUSED, .vm = e->id});
 	if (e->outgoing)
-		daemon_post(e->daemon, (struct event){
-					       .type = EVENT_VM_MIGRATING_OUT, .vm = e->id, .pass = e->outgoing_pass});
+		daemon_post(e->daemon,
+			    (struct event){.type = EVENT_VM_MIGRATING_OUT, .vm = e->id, .pass = e->outgoing_pass});
 	if (e->daemon->drain_all)
 		daemon_post(e->daemon, (struct event){.type = EVENT_VM_DRAIN, .vm = e->id});
 }

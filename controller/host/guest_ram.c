@@ -60,8 +60,8 @@ bool guest_ram_parse_header(const char *line, struct guest_ram_map *ret)
 
 	/* "7f12a0000000-7f12b0000000 rw-p 00000000 00:00 0      NAME"; %*s would also skip, but not tell, a missing
 	 * field */
-	if (sscanf(line, "%llx-%llx %4s %llx %*x:%*x %*u %n", &start, &end, perms, &offset, &name_at) != 4 || name_at == 0 ||
-	    strlen(perms) != 4 || end <= start)
+	if (sscanf(line, "%llx-%llx %4s %llx %*x:%*x %*u %n", &start, &end, perms, &offset, &name_at) != 4 ||
+	    name_at == 0 || strlen(perms) != 4 || end <= start)
 		return false;
 	m.start = start;
 	m.end = end;

@@ -14,8 +14,8 @@
  */
 ssize_t kernfile_read(int fd, char *buf, size_t size);
 /*
- * Exactly so many bytes from a place in a kept descriptor on: words of 8 bytes in pagemap, kpageflags and their like. 0;
- * −ENODATA: the file ends before (for pagemap: the process has ended), or in the middle of a word; −errno.
+ * Exactly so many bytes from a place in a kept descriptor on: words of 8 bytes in pagemap, kpageflags and their like.
+ * 0; −ENODATA: the file ends before (for pagemap: the process has ended), or in the middle of a word; −errno.
  */
 int kernfile_read_at(int fd, void *buf, size_t bytes, uint64_t at);
 /* Digits at *text up to a space, a newline or the end. −EBADMSG: no number; −ERANGE: beyond 64 bits. */

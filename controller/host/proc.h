@@ -50,10 +50,10 @@ int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t
 		      uint64_t *ret_overhead_bytes, struct memoc_err *err);
 /*
  * Where guest RAM is in QEMU's address space, by /proc/PID/maps and what the domain XML says of its memory: ascending,
- * adjacent mappings of one file joined. Believed only where exactly one reading of the mappings gives what the XML says: NUMA cells
- * and DIMMs are found by their sizes, memory backing by its name as well. −ENOTUNIQ: ambiguous; −ENOENT: not found;
- * −EAGAIN: changed while it was read; −ESRCH: ended; err says which sizes are meant. Clear *ret with guest_ram_clear.
- * Worker.
+ * adjacent mappings of one file joined. Believed only where exactly one reading of the mappings gives what the XML
+ * says: NUMA cells and DIMMs are found by their sizes, memory backing by its name as well. −ENOTUNIQ: ambiguous;
+ * −ENOENT: not found; −EAGAIN: changed while it was read; −ESRCH: ended; err says which sizes are meant. Clear *ret
+ * with guest_ram_clear. Worker.
  */
 struct guest_ram_range {
 	uint64_t start, end;

@@ -315,7 +315,8 @@ int proc_vm_pagemap(struct proc_vm *p)
 	return fd < 0 ? -errno : fd;
 }
 
-/* A range may be several mappings in a row (madvise splits them): any of them leads to the file, the first is looked for. */
+/* A range may be several mappings in a row (madvise splits them): any of them leads to the file, the first is looked
+ * for. */
 static bool begins_at(const char *name, uint64_t start)
 {
 	unsigned long long from, to;

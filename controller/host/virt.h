@@ -53,9 +53,9 @@ int virt_set_stats_period(struct virt_conn *c, const char *uuid, unsigned second
 int virt_set_policy(struct virt_conn *c, const char *uuid, const char *policy_xml, bool live, bool config,
 		    struct memoc_err *err);
 /*
- * Is the VM's memory being sent or saved (migration, save, dump, snapshot)? And how far: the pass (1: all memory is read
- * for the first time; 0: not said), and how much was read in all passes, pages of zeroes and others. One monitor command
- * while it is.
+ * Is the VM's memory being sent or saved (migration, save, dump, snapshot)? And how far: the pass (1: all memory is
+ * read for the first time; 0: not said), and how much was read in all passes, pages of zeroes and others. One monitor
+ * command while it is.
  */
 struct virt_job {
 	bool outgoing;

@@ -185,9 +185,10 @@ LAYOUT(effect, struct effect);
 LAYOUT(added, struct event);
 LAYOUT(result, struct event);
 
-const struct layout *const layout_all[] = {&layout_image,  &layout_vm,	   &layout_config, &layout_host,
-					   &layout_stats,  &layout_sample, &layout_wss,	   &layout_advice, &layout_facts,
-					   &layout_effect, &layout_added,  &layout_result, NULL};
+const struct layout *const layout_all[] = {&layout_image, &layout_vm,	  &layout_config, &layout_host,
+					   &layout_stats, &layout_sample, &layout_wss,	  &layout_advice,
+					   &layout_facts, &layout_effect, &layout_added,  &layout_result,
+					   NULL};
 
 uint32_t layout_fingerprint(void)
 {
