@@ -30,13 +30,14 @@ struct advised {
 	struct attach *attach;
 	struct dom_facts facts;
 	struct advice *advice;
+	struct work_lane *lane; /* for libvirt's word of its progress */
 	ev_timer timer;
 	bool busy; /* asking or working */
 	bool finishing;
 	bool stopped, dropped;
 	atomic_bool cancel;
-	uint64_t zero_swap_bytes; /* swap that pages of zeroes may take yet */
-	bool zeroes_free;	  /* … for which it costs nothing to hold them */
+	uint64_t zero_swap_bytes;	       /* swap that pages of zeroes may take yet */
+	bool zeroes_free;		       /* … for which it costs nothing to hold them */
 	uint64_t position_bytes, before_bytes; /* at this look and at the one before */
 	uint64_t told_ms;
 	struct advice_report report;
@@ -70,6 +71,7 @@ static void advised_free(struct advised *v)
 		break;
 	}
 	ev_timer_stop(a->d->loop, &v->timer);
+	work_lane_free(v->lane);
 	advice_free(v->advice);
 	attach_unref(v->attach);
 	free(v);
@@ -228,12 +230,12 @@ static void look_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	struct entry *e = entry_by_id(d, v->id);
 
 	d->wakeups[WAKEUP_ADVICE]++;
-	if (!e || !virt_events_connected(d->link) || work_lane_overdue(e->virt_lane)) {
+	if (!e || !virt_events_connected(d->link)) {
 		look_later(v);
 		return;
 	}
 	v->busy = true;
-	if (job_progress(e, progress_known, v) < 0) {
+	if (job_progress(e, v->lane, progress_known, v) < 0) {
 		v->busy = false;
 		look_later(v);
 	}
@@ -260,9 +262,11 @@ static void begin_done(void *arg, bool cancelled)
 void advising_begin(struct advising *a, struct entry *e, uint64_t zero_swap_bytes)
 {
 	struct advised *v = e->attach ? calloc(1, sizeof(*v)) : NULL;
+	bool ready = v && work_lane_new(a->d->virt_pool, NULL, &v->lane) == 0;
 	struct event none = {.type = EVENT_VM_ADVICE, .vm = e->id, .advice = {.over = true}};
 
-	if (!v) {
+	if (!ready) {
+		free(v);
 		snprintf(none.advice.why, sizeof(none.advice.why), "%s",
 			 e->attach ? "out of memory" : "its QEMU is not known yet");
 		daemon_post(a->d, none);

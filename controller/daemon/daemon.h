@@ -193,9 +193,12 @@ void job_inspect(struct entry *e); /* XML and run state */
 void job_verify(struct entry *e);  /* is it still there? */
 void job_stats(struct entry *e);
 void job_migration(struct entry *e); /* is the outgoing job still active? */
-/* The same, and how far it is. done is called once, on the loop; job NULL: could not be asked, or the VM is gone. */
+/*
+ * The same, and how far it is. done is called once, on the loop; job NULL: could not be asked, or the VM is gone. In a
+ * lane of the caller's: a change that was asked for just before the migration holds up the VM's own for 30 s.
+ */
 typedef void progress_done_fn(void *user, const struct virt_job *job);
-int job_progress(struct entry *e, progress_done_fn *done, void *user);
+int job_progress(struct entry *e, struct work_lane *lane, progress_done_fn *done, void *user);
 void job_stats_period(struct entry *e, unsigned seconds);
 void job_balloon(struct entry *e, uint64_t bytes, uint32_t seq);
 void job_limit(struct entry *e, uint64_t bytes, uint32_t seq);

@@ -24,8 +24,7 @@ enum {
 	KEY_LIMIT,
 	KEY_ATTACH,
 	KEY_OVERHEAD,
-	KEY_MIGRATION,
-	KEY_PROGRESS
+	KEY_MIGRATION
 };
 
 #define RETRY_MS 2000 /* after a call to libvirt that failed and has to succeed some day */
@@ -429,14 +428,14 @@ static void progress_done(void *arg, bool cancelled)
 	job_free(j);
 }
 
-int job_progress(struct entry *e, progress_done_fn *done, void *user)
+int job_progress(struct entry *e, struct work_lane *lane, progress_done_fn *done, void *user)
 {
 	struct job *j = job_new(e->daemon, e);
 	if (!j)
 		return -ENOMEM;
 	j->progress_done = done;
 	j->user = user;
-	submit(e->daemon->virt_pool, e->virt_lane, KEY_PROGRESS, migration_run, progress_done, j);
+	submit(e->daemon->virt_pool, lane, KEY_NONE, migration_run, progress_done, j);
 	return 0;
 }
 

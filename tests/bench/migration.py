@@ -136,7 +136,7 @@ class Stage:
         self.here.start()
         self.there.start()
         self._take_first_number()
-        config = {"host": {"pool": "2G", "buffer": "320M"}, "migration": {"advice": advice}}
+        config = {"host": {"pool": "2G", "buffer": "320M"}, "policy": {"grace": "5s"}, "migration": {"advice": advice}}
         self.memocd = Memocd(lab, self.here, config)
         self.memocd.start()
 
