@@ -33,7 +33,7 @@ SAN_FLAGS := -fsanitize=address,undefined$(if $(filter fuzz,$(SAN)),$(comma)fuzz
 endif
 
 # ---- rooms ----
-ROOMS := common controller/core controller/record controller/sim controller/host controller/wss controller/daemon controller/cli hooks
+ROOMS := common controller/core controller/record controller/sim controller/host controller/wss controller/advice controller/daemon controller/cli hooks
 src = $(filter-out %_main.c,$(wildcard $(1)/*.c))
 objs = $(patsubst %.c,$(B)/%.o,$(1))
 lib = $(B)/lib$(subst /,-,$(1)).a
@@ -60,6 +60,7 @@ L_RECORD := $(call lib,controller/record)
 L_SIM := $(call lib,controller/sim)
 L_HOST := $(call lib,controller/host)
 L_WSS := $(call lib,controller/wss)
+L_ADVICE := $(call lib,controller/advice)
 L_DAEMON := $(call lib,controller/daemon)
 L_CLI := $(call lib,controller/cli)
 L_HOOKS := $(call lib,hooks)
@@ -77,7 +78,7 @@ PROGRAMS := $(B)/memocd $(B)/memoc $(B)/memoc-hook
 all: $(PROGRAMS) $(B)/core-is-pure
 
 # Programs: main file first, then rooms from the top of the house down.
-$(B)/memocd: $(B)/controller/daemon/memocd_main.o $(L_DAEMON) $(L_WSS) $(L_HOST) $(L_RECORD) $(L_CORE) $(L_COMMON)
+$(B)/memocd: $(B)/controller/daemon/memocd_main.o $(L_DAEMON) $(L_WSS) $(L_ADVICE) $(L_HOST) $(L_RECORD) $(L_CORE) $(L_COMMON)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_RECORD) $(LIBS_COMMON)
 $(B)/memoc: $(B)/controller/cli/memoc_main.o $(L_CLI) $(L_SIM) $(L_RECORD) $(L_CORE) $(L_COMMON)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_CLI) $(LIBS_SIM) $(LIBS_RECORD) $(LIBS_COMMON)

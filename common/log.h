@@ -60,6 +60,7 @@ void log_fields(enum log_level level, const struct log_fields *fields, const cha
 #define MSG_HOST_LEVEL "b9d7f5e3c1a0482f9e8d7c6b5a49380f"
 #define MSG_LIBVIRT_LINK "0d2f4b6a8c1e4f3095b7d9fb1d3f5110"
 #define MSG_SWAP_LOW "82a4c6e8fa1c4e3f80b2d4f6a8cadc11"
+#define MSG_ADVICE "a6b621228b1d4849806e5e8fd01656e2"
 #define MSG_CLIENT_DROPPED "e5d4c3b2a19048f7a6e5d4c3b2a19012"
 #define MSG_ADMISSION "48f6a5b4c3d24e1f90817263544f5a13"
 

@@ -34,7 +34,7 @@ deps-dev:
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
 UNIT := $(patsubst %.c,$(B)/%,$(UNIT_SRC))
 UNIT_SHARED := $(call objs,$(filter-out $(UNIT_SRC) tests/unit/alloc_fail.c,$(wildcard tests/unit/*.c)))
-L_ALL := $(L_HOOKS) $(L_CLI) $(L_DAEMON) $(L_WSS) $(L_HOST) $(L_SIM) $(L_RECORD) $(L_CORE) $(L_COMMON)
+L_ALL := $(L_HOOKS) $(L_CLI) $(L_DAEMON) $(L_WSS) $(L_ADVICE) $(L_HOST) $(L_SIM) $(L_RECORD) $(L_CORE) $(L_COMMON)
 LIBS_ALL := $(LIBS_CLI) $(LIBS_DAEMON) $(LIBS_HOST) $(LIBS_SIM) $(LIBS_COMMON)
 
 # Allocations fail on demand in these tests alone: their linker flags come from the __wrap_ functions that alloc_fail.c defines.
@@ -68,6 +68,10 @@ check-lab:
 
 # Working-set back-ends against a process whose use of memory is known, and on a QEMU; see the files.
 $(B)/tests/bench/wss/truth $(B)/tests/bench/wss/watch $(B)/tests/bench/wss/cost: %: %.o $(L_WSS) $(L_HOST) $(L_CORE) $(L_COMMON)
+	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_HOST) $(LIBS_COMMON)
+
+# What memory advice costs here; see the file.
+$(B)/tests/bench/advice/cost: %: %.o $(L_ADVICE) $(L_HOST) $(L_CORE) $(L_COMMON)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_HOST) $(LIBS_COMMON)
 
 bench: all

@@ -368,7 +368,9 @@ static void check_wss(const char *root, const struct kernel *k, struct check_lis
 static void check_madvise(const struct kernel *k, struct check_list *l)
 {
 	if (kernel_since(k, 5, 10))
-		check_pass(l, "madvise", "kernel %s has pidfd and process_madvise", k->release);
+		check_pass(l, "madvise",
+			   "kernel %s has pidfd and process_madvise: memory advice during migration can work",
+			   k->release);
 	else
 		check_problem(l, CHECK_WARN, "madvise", "run Linux 5.10 or later",
 			      "kernel %s: before Linux 5.10 there is no process_madvise, so no advice during migration",

@@ -162,6 +162,36 @@ static int info_json(struct cli *cli, const struct json *vm, const struct json *
 	return cli_put_json(cli, w);
 }
 
+static uint64_t size_of(const struct json *object, const char *key)
+{
+	uint64_t bytes = 0;
+
+	json_get_u64(object, key, &bytes);
+	return bytes;
+}
+
+/* Of the migration, save or dump that is under way, or of the last one; nothing where there was none. */
+static void put_advice(struct cli *cli, const struct json *advice)
+{
+	char out[FORMAT_SIZE_LEN], of[FORMAT_SIZE_LEN], stayed[FORMAT_SIZE_LEN], guest[FORMAT_SIZE_LEN];
+	const char *refused;
+
+	if (!advice || json_type(advice) != JSON_OBJECT)
+		return;
+	cli_line(cli, "%s", "");
+	field_bool(cli, "Advice under way", advice, "active");
+	field_time(cli, "Advice began", advice, "age_ms", "-");
+	if (json_get_str(advice, "refused", &refused) == 0)
+		cli_field(cli, "Advice refused", "%s", refused);
+	cli_field(cli, "Sent out again", "%s of %s that were swapped out",
+		  format_size(out, size_of(advice, "out_bytes")), format_size(of, size_of(advice, "swapped_bytes")));
+	cli_field(cli, "Stayed in memory", "%s, and %s that the guest brought in",
+		  format_size(stayed, size_of(advice, "stayed_bytes")),
+		  format_size(guest, size_of(advice, "guest_bytes")));
+	cli_field(cli, "Zeroes given back", "%s of %s", format_size(out, size_of(advice, "zero_out_bytes")),
+		  format_size(of, size_of(advice, "zero_bytes")));
+}
+
 static int run_info(struct cli *cli)
 {
 	struct varlink_reply reply AUTO_REPLY = {0};
@@ -183,6 +213,7 @@ static int run_info(struct cli *cli)
 	put_balloon(cli, vm, more);
 	cli_line(cli, "%s", "");
 	put_need(cli, vm, more);
+	put_advice(cli, json_get(more, "advice"));
 	r = put_signals(cli, json_get(more, "signals"));
 	if (r == CLI_DONE)
 		r = put_policy(cli, json_get(more, "policy"));

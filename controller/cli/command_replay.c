@@ -109,6 +109,10 @@ static void effect_text(char *buf, size_t len, struct replaying *p, const struct
 		snprintf(buf, len, "%s: limit to %llu bytes, request %u", vm, bytes, e->seq);
 	else if (e->type == EFFECT_FORGET)
 		snprintf(buf, len, "%s: forgotten", vm);
+	else if (e->type == EFFECT_ADVICE_BEGIN)
+		snprintf(buf, len, "%s: memory advice, %llu bytes of swap for zeroes", vm, bytes);
+	else if (e->type == EFFECT_ADVICE_FINISH || e->type == EFFECT_ADVICE_STOP)
+		snprintf(buf, len, "%s: memory advice to %s", vm, e->type == EFFECT_ADVICE_STOP ? "stop" : "finish");
 	else
 		snprintf(buf, len, "%s: %s [%s] from %llu to %llu bytes: %s", vm, record_name(e->record),
 			 e->state ? vm_state_name(e->state) : "-", from, to, e->reason);

@@ -28,6 +28,7 @@ struct core_config core_config_default(void)
 		.swap_enabled = true,
 		.max_step_bytes = 128 * MIB,
 		.keep_free_bytes = 64 * MIB,
+		.advice = true,
 		.admission = ADMISSION_OFF,
 	};
 }

@@ -119,6 +119,7 @@ static struct vm_ctx context(struct core *c, struct effects *out)
 			       .swap_low = c->books.swap_low,
 			       .hold_all = c->hold_all,
 			       .level = c->books.level,
+			       .buffer_bytes = c->books.buffer_bytes,
 			       .now_ms = c->now_ms,
 			       .out = out};
 }
@@ -647,6 +648,7 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 static void drop(struct core *c, struct vm *vm, struct vm_ctx *x)
 {
 	vm_signal(vm, SIG_STOP, x);
+	vm_advice_gone(vm, x);
 	record(x, vm, RECORD_GONE, vm->target_bytes, 0, "stopped");
 	effect_add(x->out, EFFECT_FORGET, vm->id);
 	roster_remove(&c->roster, roster_find(&c->roster, vm->id));
@@ -755,6 +757,17 @@ static void learn_limit(struct vm *vm)
 	vm->limit_bytes = vm->sample.limit_bytes;
 }
 
+/* What it was to have before is what it is to have: a limit raised for the reading's sake is no size. */
+static void migration_over(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t target = vm->advice_limit_bytes ? vm->target_bytes : 0;
+
+	vm_signal(vm, SIG_MIGRATE_OVER, x);
+	vm_advice_over(vm, x);
+	if (target)
+		vm->target_bytes = target;
+}
+
 /* Returns whether a new plan is wanted at once. */
 static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, struct vm_ctx *x)
 {
@@ -773,11 +786,15 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 		return true;
 	case EVENT_VM_MIGRATING_OUT:
 		vm_signal(vm, SIG_MIGRATE_OUT, x);
+		vm_advice_pass(vm, x, ev->pass);
 		return false;
 	case EVENT_VM_MIGRATION_OVER:
-		vm_signal(vm, SIG_MIGRATE_OVER, x);
+		migration_over(vm, x);
 		if (vm->trim_until_ms && vm_plannable(vm, x))
 			end_trim(c, vm, x);
+		return false;
+	case EVENT_VM_ADVICE:
+		vm_advice_report(vm, x, &ev->advice);
 		return false;
 	case EVENT_VM_STATS:
 		return take_stats(vm, ev, x);

@@ -13,6 +13,10 @@ enum effect_type {
 	EFFECT_LIMIT,	    /* set the VM's cgroup limit to `bytes` (LIMIT_NONE = open) */
 	EFFECT_RECORD,	    /* a decision or change worth telling: journal and event ring */
 	EFFECT_FORGET,	    /* the VM is gone from the core; its id is free */
+	/* Memory advice (controller/advice); how it goes comes back as EVENT_VM_ADVICE, at the end always. */
+	EFFECT_ADVICE_BEGIN,  /* `bytes` of swap may be taken for pages of zeroes */
+	EFFECT_ADVICE_FINISH, /* all was read once: what is left, and no more */
+	EFFECT_ADVICE_STOP,   /* at once */
 };
 
 /* What a record tells; name by record_name(): the `event` field of `memoc events`. */
@@ -44,6 +48,7 @@ enum record_kind {
 	RECORD_FACTS,		  /* "policy": maximum, policy or eligibility changed */
 	RECORD_QUARANTINED,	  /* "quarantined" */
 	RECORD_QUARANTINE_OVER,	  /* "quarantine-over" */
+	RECORD_ADVICE,		  /* "advice": what it did, when it is over */
 	RECORD_WOULD,		  /* "would": observe-only decision */
 	RECORD_GONE,		  /* "gone" */
 	RECORD_LEVEL,		  /* "level": host level changed (no VM) */

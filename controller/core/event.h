@@ -16,14 +16,15 @@ enum event_type {
 	EVENT_VM_FACTS,	  /* .facts: domain XML read (again) */
 	EVENT_VM_RUNNING, /* vCPUs run: started, resumed, unpaused, migration arrived */
 	EVENT_VM_PAUSED,
-	EVENT_VM_REBOOTED, /* guest reset */
-	EVENT_VM_MIGRATING_OUT,
+	EVENT_VM_REBOOTED,	 /* guest reset */
+	EVENT_VM_MIGRATING_OUT,	 /* .pass: its memory is read to be sent or saved */
 	EVENT_VM_MIGRATION_OVER, /* outgoing migration failed or was cancelled: the VM stays */
 	EVENT_VM_STOPPING,	 /* shutting down, or gone: forget it */
 	EVENT_VM_STATS,		 /* .stats: guest statistics read, new or not */
 	EVENT_VM_SAMPLE,	 /* .sample: cgroup and process read */
 	EVENT_VM_RESIDENCY,	 /* .sample, its memory only: read between two samples, see core_watch_residency() */
 	EVENT_VM_WSS,		 /* .wss: a window of its working set ended, or could not be measured */
+	EVENT_VM_ADVICE,	 /* .advice: how memory advice goes, and that it is over */
 	EVENT_VM_BALLOON,	 /* .bytes: BALLOON_CHANGE event */
 	EVENT_VM_RESULT,	 /* .result: what became of an effect */
 	EVENT_VM_QUARANTINE,	 /* .flag: a libvirt call does not come back (true) / came back (false) */
@@ -46,6 +47,10 @@ enum vm_origin {
 	ORIGIN_ADOPT,	  /* was running before memocd was */
 };
 
+/* Which time all of the memory is gone through, from 1 on; later passes read only what was changed since. */
+#define PASS_UNKNOWN 0U
+#define PASS_POSTCOPY UINT32_MAX /* the guest runs elsewhere: pages leave as they are asked for there */
+
 enum effect_op { OP_BALLOON = 1, OP_LIMIT };
 
 struct event {
@@ -67,7 +72,9 @@ struct event {
 		struct guest_stats stats;
 		struct vm_host_sample sample;
 		struct wss_reading wss;
+		struct advice_report advice;
 		uint64_t bytes;
+		uint32_t pass;
 		bool flag;
 		struct {
 			enum effect_op op;

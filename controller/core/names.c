@@ -71,6 +71,7 @@ const char *record_name(enum record_kind k)
 		[RECORD_FACTS] = "policy",
 		[RECORD_QUARANTINED] = "quarantined",
 		[RECORD_QUARANTINE_OVER] = "quarantine-over",
+		[RECORD_ADVICE] = "advice",
 		[RECORD_WOULD] = "would",
 		[RECORD_GONE] = "gone",
 		[RECORD_LEVEL] = "level",

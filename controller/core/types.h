@@ -114,6 +114,25 @@ struct wss_reading {
 	char why[104];			 /* not known: why, for people */
 };
 
+/*
+ * What memory advice did, and what it saw, while a VM's memory was read once by a migration, save or snapshot. Bytes,
+ * since it began.
+ */
+struct advice_report {
+	bool over; /* the last one: nothing is advised any more */
+	/* how it was when it began: the map */
+	uint64_t swapped_bytes;	  /* swapped out */
+	uint64_t untouched_bytes; /* shared memory that was never allocated */
+	/* of the map */
+	uint64_t out_bytes;	 /* came in by the reading and went out again by advice */
+	uint64_t stayed_bytes;	 /* advised in vain: still in memory */
+	uint64_t zero_bytes;	 /* pages of zeroes that the reading allocated, advised */
+	uint64_t zero_out_bytes; /* those of them that are in memory no more */
+	uint64_t guest_bytes;	 /* brought in by the guest itself: left alone */
+	uint64_t cost_ns;	 /* processor time of it all */
+	char why[104];		 /* advice could not be given: why; "" = it could */
+};
+
 /* One look at the host. */
 struct host_sample {
 	bool has_memory;
@@ -185,6 +204,8 @@ struct core_config {
 	bool swap_enabled;
 	uint64_t max_step_bytes;  /* one lowering of a limit below residency */
 	uint64_t keep_free_bytes; /* of host swap: below it nothing more is swapped */
+	/* [migration] */
+	bool advice;
 	/* [admission] */
 	enum admission_mode { ADMISSION_OFF = 1, ADMISSION_WARN, ADMISSION_DENY } admission;
 };

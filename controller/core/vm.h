@@ -58,6 +58,14 @@ struct host_counters {
 /* Levels of its past demand that are kept of a VM: see vm_past_peak_bytes(). */
 #define PAST_LEVELS 12
 
+/* Memory advice of the migration (save, snapshot) that is under way. */
+enum advice_state {
+	ADVICE_NONE,
+	ADVICE_GIVEN,
+	ADVICE_ENDING, /* told to end; its last report is awaited */
+	ADVICE_DONE    /* for this migration */
+};
+
 #define POLICY_SAMPLES 10 /* MOM's sample-history-length */
 
 /*
@@ -226,6 +234,12 @@ struct vm {
 	bool double_swap;
 	uint64_t double_swap_ms, double_swap_until_ms;
 
+	/* --- memory advice, see vm_advice.c --- */
+	enum advice_state advice_state;
+	struct advice_report advice; /* of the last time */
+	uint64_t advice_ms;	     /* when that began; 0 = never */
+	uint64_t advice_limit_bytes; /* what the limit goes back to; 0 = it was not raised */
+
 	/* --- a person's word --- */
 	uint64_t pinned_bytes;
 	uint64_t trim_until_ms;	  /* about to migrate away: what is not needed stays away; 0 = no */
@@ -242,6 +256,7 @@ struct vm_ctx {
 	bool swap_low; /* host swap below keep_free */
 	bool hold_all;
 	enum host_level level;
+	int64_t buffer_bytes; /* as the step began */
 	uint64_t now_ms;
 	struct effects *out;
 };
@@ -359,6 +374,13 @@ void resize_watch_balloon(struct vm *vm, struct vm_ctx *x, bool growing,
 			  bool retry); /* judged from now on, where it is worth it */
 uint64_t resize_open_limit_for(const struct vm *vm, const struct vm_ctx *x, uint64_t size_bytes);
 void resize_stalled(struct vm *vm, struct vm_ctx *x, bool growing);
+
+/* ---- memory advice (vm_advice.c) ---- */
+/* A pass begins, or is found under way; the state machine has heard of it. */
+void vm_advice_pass(struct vm *vm, struct vm_ctx *x, uint32_t pass);
+void vm_advice_report(struct vm *vm, struct vm_ctx *x, const struct advice_report *r);
+void vm_advice_over(struct vm *vm, struct vm_ctx *x); /* the migration failed or was cancelled */
+void vm_advice_gone(struct vm *vm, struct vm_ctx *x); /* the VM goes */
 
 /* ---- working set (vm_wss.c) ---- */
 /* A reading came: averages, and what it says of the guest's own word. */

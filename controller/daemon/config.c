@@ -32,7 +32,6 @@ static const struct enum_name backend_words[] = {
 	{WORD_BUILT_IN, "auto"}, {WORD_BUILT_IN, "none"},    {WORD_BUILT_IN, "idle"},	   {WORD_BUILT_IN, "damon"},
 	{WORD_BUILT_IN, "lru"},	 {WORD_BUILT_IN, "refault"}, {WORD_BUILT_IN, "idle-host"}, {0, NULL}};
 static const struct enum_name listen_words[] = {{WORD_BUILT_IN, "none"}, {0, NULL}};
-static const struct enum_name only_off[] = {{false, "off"}, {false, "no"}, {0, NULL}};
 
 #define FIELD(member) offsetof(struct config, member), sizeof(((struct config *)NULL)->member)
 #define NO_RANGE 0, 0, NULL
@@ -108,8 +107,7 @@ const struct config_key config_keys[] = {
 	 CONFIG_SHARE, FIELD(wss_target_error), RANGE(0.001, 0.5)},
 	{"wss", "budget", "of one processor, for the working sets of all VMs together", CONFIG_SHARE, FIELD(wss_budget),
 	 RANGE(0.0001, 1)},
-	{"migration", "advice", "memory advice while a VM migrates away", CONFIG_BOOL, FIELD(migration_advice),
-	 NAMES(only_off)},
+	{"migration", "advice", "memory advice while a VM migrates away", CONFIG_BOOL, FIELD(core.advice), NO_RANGE},
 	{"admission", "mode", "a VM whose guaranteed minimum no longer fits: off (start it), warn, or deny",
 	 CONFIG_ENUM, FIELD(core.admission), NAMES(admission_names)},
 	{"metrics", "listen", "where Prometheus metrics are served", CONFIG_WORD, FIELD(metrics_listen),

@@ -26,7 +26,6 @@ struct config {
 	uint32_t wss_pages;			/* [wss] pages: sampled of a VM at most */
 	double wss_target_error;		/* [wss] target_error: of a VM's memory, 95 % confidence */
 	double wss_budget;			/* [wss] budget: of one processor */
-	bool migration_advice;			/* [migration] advice: only off yet */
 	char metrics_listen[128];		/* [metrics] listen: only "none" yet */
 	bool log_level_set;
 	enum log_level log_level;			 /* [log] level */

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* The loop: ticks, timers, signals, start and end. */
+#include "controller/daemon/advice.h"
 #include "controller/daemon/control.h"
 #include "controller/daemon/recorder.h"
 #include "controller/daemon/wss.h"
@@ -64,7 +65,7 @@ static void step(struct daemon *d, struct event *ev)
 		for (e = d->entries; e; e = e->next)
 			poll_rearm(e);
 	bool reading = ev->type == EVENT_VM_SAMPLE || ev->type == EVENT_VM_STATS || ev->type == EVENT_VM_RESIDENCY ||
-		       ev->type == EVENT_VM_WSS;
+		       ev->type == EVENT_VM_WSS || ev->type == EVENT_VM_ADVICE;
 	if (!reading && (d->effects.n || ev->type == EVENT_VM_RESULT))
 		keep_mark(d);
 }
@@ -305,6 +306,8 @@ static int open_core(struct daemon *d, struct memoc_err *err)
 		r = recorder_new(d, &d->recorder);
 	if (r == 0)
 		r = measuring_new(d, &d->measuring);
+	if (r == 0)
+		r = advising_new(d, &d->advising);
 	if (r < 0)
 		return memoc_err_set(err, r, "cannot start: %s", strerror(-r));
 	r = control_new(d, &d->control, err);
@@ -355,6 +358,7 @@ static void close_daemon(struct daemon *d)
 	d->link = virt_events_free(d->link);
 	d->virt_pool = d->virt_pool ? workpool_free(d->virt_pool, 1000) : NULL;
 	d->measuring = measuring_free(d->measuring);
+	d->advising = advising_free(d->advising);
 	d->kernel_pool = d->kernel_pool ? workpool_free(d->kernel_pool, 5000) : NULL;
 	d->house_pool = d->house_pool ? workpool_free(d->house_pool, 5000) : NULL;
 	d->recorder = recorder_free(d->recorder);

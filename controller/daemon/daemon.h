@@ -25,6 +25,7 @@
 struct control;
 struct recorder;
 struct measuring;
+struct advising;
 
 /* Why the loop woke up; names in show.c. */
 enum wakeup {
@@ -33,6 +34,7 @@ enum wakeup {
 	WAKEUP_STATISTICS,  /* a VM's statistics are due */
 	WAKEUP_RESIDENCY,   /* between two ticks, poll.c */
 	WAKEUP_WORKING_SET, /* a window ends */
+	WAKEUP_ADVICE,	    /* memory advice looks again */
 	WAKEUP_STATE_FILE,
 	WAKEUP_CLIENT,
 	WAKEUP_END
@@ -69,9 +71,10 @@ struct entry {
 	struct dom_facts facts; /* from the hook at first, then from the live XML */
 	bool has_xml;		/* facts are from the XML */
 	bool in_core, running, running_told;
-	bool paused;	   /* last said to be; the core hears it as soon as the VM is in it */
-	bool stop_told;	   /* someone says it stopped while its process seems to live: libvirt is being asked */
-	bool save_running; /* MIGRATION seen: poll the job */
+	bool paused;	/* last said to be; the core hears it as soon as the VM is in it */
+	bool stop_told; /* someone says it stopped while its process seems to live: libvirt is being asked */
+	bool outgoing;	/* its memory is being sent or saved, in this pass, as last heard */
+	uint32_t outgoing_pass;
 	enum vm_origin origin;
 	struct vm_memory memory; /* from the state file */
 	struct attach *attach;
@@ -116,6 +119,7 @@ struct daemon {
 	struct ring *ring;
 	struct recorder *recorder;
 	struct measuring *measuring;
+	struct advising *advising;
 	struct state remembered; /* of the last memocd, until each VM has taken its own */
 	bool state_dirty, state_writing;
 	bool looked;		/* libvirt has told of all VMs that run, or was found not to be there */
@@ -160,6 +164,8 @@ void entry_stopped(struct entry *e, const char *why); /* gone: forgotten by core
 void entry_free(struct entry *e);		      /* after EFFECT_FORGET, or at exit */
 void entries_free(struct daemon *d);
 void entry_inspected(struct entry *e, enum virt_run_state state, const struct dom_facts *facts);
+void entry_migrating(struct entry *e, uint32_t pass);	/* its memory is being sent or saved: which pass */
+void entry_not_migrating(struct entry *e);		/* … and is not, or not any more */
 void entry_attached(struct entry *e, struct attach *a); /* takes over a */
 void entry_attach_failed(struct entry *e, const struct memoc_err *err);
 void link_event(const struct virt_event *ev, void *daemon);
@@ -187,6 +193,12 @@ void job_inspect(struct entry *e); /* XML and run state */
 void job_verify(struct entry *e);  /* is it still there? */
 void job_stats(struct entry *e);
 void job_migration(struct entry *e); /* is the outgoing job still active? */
+/*
+ * The same, and how far it is. done is called once, on the loop; job NULL: could not be asked, or the VM is gone. In a
+ * lane of the caller's: a change that was asked for just before the migration holds up the VM's own for 30 s.
+ */
+typedef void progress_done_fn(void *user, const struct virt_job *job);
+int job_progress(struct entry *e, struct work_lane *lane, progress_done_fn *done, void *user);
 void job_stats_period(struct entry *e, unsigned seconds);
 void job_balloon(struct entry *e, uint64_t bytes, uint32_t seq);
 void job_limit(struct entry *e, uint64_t bytes, uint32_t seq);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Effects of the core: jobs for what changes something, ring and journal for what is told. */
+#include "controller/daemon/advice.h"
 #include "controller/daemon/control.h"
 
 #include <errno.h>
@@ -48,6 +49,7 @@ static const struct {
 	[RECORD_FACTS] = {LOG_LEVEL_NOTICE, MSG_VM_POLICY},
 	[RECORD_QUARANTINED] = {LOG_LEVEL_WARNING, MSG_VM_QUARANTINED},
 	[RECORD_QUARANTINE_OVER] = {LOG_LEVEL_NOTICE, MSG_VM_QUARANTINED},
+	[RECORD_ADVICE] = {LOG_LEVEL_NOTICE, MSG_ADVICE},
 	[RECORD_WOULD] = {LOG_LEVEL_INFO, MSG_VM_RESIZE},
 	[RECORD_GONE] = {LOG_LEVEL_NOTICE, MSG_VM_GONE},
 	[RECORD_LEVEL] = {LOG_LEVEL_NOTICE, MSG_HOST_LEVEL},
@@ -135,6 +137,16 @@ static void carry_out(struct daemon *d, const struct effect *effect)
 	case EFFECT_FORGET:
 		if (e)
 			entry_free(e);
+		break;
+	case EFFECT_ADVICE_BEGIN:
+		if (e)
+			advising_begin(d->advising, e, effect->bytes);
+		break;
+	case EFFECT_ADVICE_FINISH:
+		advising_finish(d->advising, effect->vm);
+		break;
+	case EFFECT_ADVICE_STOP:
+		advising_stop(d->advising, effect->vm);
 		break;
 	}
 }

@@ -3,7 +3,7 @@
  * Who is here: what the hook, libvirt's events, its list and the process table say of a VM, brought together. The hook
  * tells first, libvirt's XML tells best, the pidfd tells last.
  */
-#include "controller/daemon/daemon.h"
+#include "controller/daemon/advice.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -108,6 +108,7 @@ void entry_free(struct entry *e)
 	ev_timer_stop(d->loop, &e->poll_timer);
 	if (e->attach)
 		ev_io_stop(d->loop, &e->exit_io);
+	advising_drop(d->advising, e->id);
 	work_lane_free(e->virt_lane);
 	work_lane_free(e->kernel_lane);
 	attach_unref(e->attach);
@@ -170,6 +171,9 @@ static void enter_core(struct entry *e)
 	}
 	if (e->paused)
 		daemon_post(e->daemon, (struct event){.type = EVENT_VM_PAUSED, .vm = e->id});
+	if (e->outgoing)
+		daemon_post(e->daemon,
+			    (struct event){.type = EVENT_VM_MIGRATING_OUT, .vm = e->id, .pass = e->outgoing_pass});
 	if (e->daemon->drain_all)
 		daemon_post(e->daemon, (struct event){.type = EVENT_VM_DRAIN, .vm = e->id});
 }
@@ -352,10 +356,25 @@ static void post_simple(struct entry *e, enum event_type type)
 		daemon_post(e->daemon, (struct event){.type = type, .vm = e->id});
 }
 
+void entry_migrating(struct entry *e, uint32_t pass)
+{
+	e->outgoing = true;
+	e->outgoing_pass = pass;
+	if (e->in_core)
+		daemon_post(e->daemon, (struct event){.type = EVENT_VM_MIGRATING_OUT, .vm = e->id, .pass = pass});
+}
+
+void entry_not_migrating(struct entry *e)
+{
+	e->outgoing = false;
+	post_simple(e, EVENT_VM_MIGRATION_OVER);
+	job_inspect(e);
+}
+
 static bool tells_run_state(enum virt_event_type type)
 {
 	return type == VIRT_EVENT_STARTED || type == VIRT_EVENT_STARTED_PAUSED || type == VIRT_EVENT_RESUMED ||
-	       type == VIRT_EVENT_PAUSED;
+	       type == VIRT_EVENT_PAUSED || type == VIRT_EVENT_POSTCOPY;
 }
 
 static void vm_event(struct entry *e, const struct virt_event *ev)
@@ -394,7 +413,12 @@ static void vm_event(struct entry *e, const struct virt_event *ev)
 		job_inspect(e);
 		break;
 	case VIRT_EVENT_MIGRATING:
-		post_simple(e, EVENT_VM_MIGRATING_OUT);
+		entry_migrating(e, (uint32_t)min_u64(ev->bytes, PASS_POSTCOPY - 1));
+		break;
+	case VIRT_EVENT_POSTCOPY:
+		entry_migrating(e, PASS_POSTCOPY);
+		entry_paused(e);
+		job_inspect(e);
 		break;
 	case VIRT_EVENT_JOB_DONE:
 	case VIRT_EVENT_LINK_UP:
@@ -411,7 +435,7 @@ void link_event(const struct virt_event *ev, void *daemon)
 		return;
 	}
 	struct entry *e = entry_by_uuid(d, ev->uuid);
-	bool starts = tells_run_state(ev->type) && ev->type != VIRT_EVENT_PAUSED;
+	bool starts = tells_run_state(ev->type) && ev->type != VIRT_EVENT_PAUSED && ev->type != VIRT_EVENT_POSTCOPY;
 	bool is_new;
 	if (!e && starts) { /* the hook is not installed, or did not get through; QEMU says RESUMED before libvirt says
 			       STARTED */

@@ -50,6 +50,7 @@ struct job {
 	char *xml;
 	enum virt_run_state run_state;
 	struct dom_facts facts;
+	struct virt_job job;
 	struct guest_stats stats;
 	struct virt_domain *list;
 	size_t list_n;
@@ -57,6 +58,7 @@ struct job {
 	uid_t uid;
 	gid_t gid;
 	policy_done_fn *policy_done;
+	progress_done_fn *progress_done;
 	off_done_fn *off_done;
 	member_done_fn *member_done;
 	void *user;
@@ -235,6 +237,9 @@ static void inspect_run(void *arg, void **worker)
 		j->code = virt_xml(c, j->uuid, false, &j->xml, &j->err);
 	if (j->code == 0)
 		j->code = domxml_parse(j->xml, strlen(j->xml), &j->facts, &j->err);
+	/* Events of a migration may have come before memocd, or not come through. What fails here is no failure. */
+	if (j->code == 0 && (j->run_state == VIRT_RUNNING || j->run_state == VIRT_PAUSED))
+		virt_job(c, j->uuid, &j->job, NULL);
 }
 
 /* What libvirt refused is asked for again with the next inspection, and told once. */
@@ -255,6 +260,9 @@ static void inspect_done(void *arg, bool cancelled)
 			e->virt_err.text[0] = '\0';
 		/* An event came meanwhile, and with it another inspection: whether it runs is that one's to say. */
 		entry_inspected(e, j->run_events == e->run_events ? j->run_state : VIRT_OTHER, &j->facts);
+		e = j->job.outgoing ? entry_by_id(j->d, j->id) : NULL; /* one that is off is gone by now */
+		if (e)
+			entry_migrating(e, j->job.pass);
 	} else if (e && j->code == -ENOENT && !e->attach) {
 		job_verify(e);
 	} else if (e && j->code != -ENOENT) {
@@ -396,23 +404,39 @@ static void migration_run(void *arg, void **worker)
 	struct job *j = arg;
 	struct virt_conn *c = connection(j, worker);
 	if (c)
-		j->code = virt_job_active(c, j->uuid, &j->flag, &j->err);
+		j->code = virt_job(c, j->uuid, &j->job, &j->err);
 }
 
 static void migration_done(void *arg, bool cancelled)
 {
 	struct job *j = arg;
 	struct entry *e = entry_of(j, cancelled);
-	if (e && e->in_core && j->code == 0 && !j->flag) {
-		daemon_post(j->d, (struct event){.type = EVENT_VM_MIGRATION_OVER, .vm = e->id});
-		job_inspect(e);
-	}
+	if (e && e->in_core && j->code == 0 && !j->job.outgoing)
+		entry_not_migrating(e);
 	job_free(j);
 }
 
 void job_migration(struct entry *e)
 {
 	submit(e->daemon->virt_pool, e->virt_lane, KEY_MIGRATION, migration_run, migration_done, job_new(e->daemon, e));
+}
+
+static void progress_done(void *arg, bool cancelled)
+{
+	struct job *j = arg;
+	j->progress_done(j->user, !cancelled && j->code == 0 ? &j->job : NULL);
+	job_free(j);
+}
+
+int job_progress(struct entry *e, struct work_lane *lane, progress_done_fn *done, void *user)
+{
+	struct job *j = job_new(e->daemon, e);
+	if (!j)
+		return -ENOMEM;
+	j->progress_done = done;
+	j->user = user;
+	submit(e->daemon->virt_pool, lane, KEY_NONE, migration_run, progress_done, j);
+	return 0;
 }
 
 /* ---- kernel: attach, limit, overhead ---- */

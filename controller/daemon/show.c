@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* How VMs, the host and events look as JSON. Names are promises (interfaces.md); null means unknown. */
 #include "controller/core/policy.h"
+#include "controller/daemon/advice.h"
 #include "controller/daemon/control.h"
 #include "controller/daemon/wss.h"
 #include "controller/host/evglue.h"
@@ -214,6 +215,29 @@ void show_policy(struct json_writer *w, const char *key, struct daemon *d, const
 	jw_end(w);
 }
 
+/* Of the migration (save, snapshot) that is under way, or of the last one; null: there was none. */
+static void show_advice(struct json_writer *w, const struct vm *vm)
+{
+	if (!vm || !vm->advice_ms) {
+		jw_null(w, "advice");
+		return;
+	}
+	const struct advice_report *r = &vm->advice;
+	jw_object(w, "advice");
+	jw_bool(w, "active", vm->advice_state == ADVICE_GIVEN || vm->advice_state == ADVICE_ENDING);
+	jw_u64(w, "age_ms", sub_sat_u64(now_ms(), vm->advice_ms));
+	jw_u64(w, "swapped_bytes", r->swapped_bytes);
+	jw_u64(w, "untouched_bytes", r->untouched_bytes);
+	jw_u64(w, "out_bytes", r->out_bytes);
+	jw_u64(w, "stayed_bytes", r->stayed_bytes);
+	jw_u64(w, "zero_bytes", r->zero_bytes);
+	jw_u64(w, "zero_out_bytes", r->zero_out_bytes);
+	jw_u64(w, "guest_bytes", r->guest_bytes);
+	jw_u64(w, "cost_ms", r->cost_ns / 1000000);
+	jw_str(w, "refused", r->why[0] ? r->why : NULL);
+	jw_end(w);
+}
+
 void show_vm_details(struct json_writer *w, struct daemon *d, const struct entry *e)
 {
 	const struct vm *vm = e->in_core ? core_vm(d->core, e->id) : NULL;
@@ -239,6 +263,7 @@ void show_vm_details(struct json_writer *w, struct daemon *d, const struct entry
 	jw_u64(w, "stats_period_s", e->facts.stats_period_s);
 	jw_bool(w, "shared_memory", e->facts.shared_memory);
 	show_policy(w, "policy", d, &e->facts, "domain XML");
+	show_advice(w, vm);
 	jw_str(w, "policy_error", e->facts.policy_bad ? e->facts.policy_err.text : NULL);
 	if (vm) {
 		show_signals(w, d, vm);
@@ -258,6 +283,7 @@ static void show_wakeups(struct json_writer *w, struct daemon *d)
 						      [WAKEUP_STATISTICS] = "statistics",
 						      [WAKEUP_RESIDENCY] = "residency",
 						      [WAKEUP_WORKING_SET] = "working_set",
+						      [WAKEUP_ADVICE] = "advice",
 						      [WAKEUP_STATE_FILE] = "state_file",
 						      [WAKEUP_CLIENT] = "client"};
 	struct workpool_counts counts = {0};
@@ -266,6 +292,7 @@ static void show_wakeups(struct json_writer *w, struct daemon *d)
 	workpool_count(d->kernel_pool, &counts);
 	workpool_count(d->house_pool, &counts);
 	measuring_count(d->measuring, &counts);
+	advising_count(d->advising, &counts);
 	jw_object(w, "wakeups");
 	jw_u64(w, "sleeps", getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_nvcsw : 0);
 	jw_u64(w, "loop", d->loop_wakeups);

@@ -54,18 +54,19 @@ static void judge_kind(const char *perms, const char *name, struct guest_ram_map
 bool guest_ram_parse_header(const char *line, struct guest_ram_map *ret)
 {
 	struct guest_ram_map m = {0};
-	unsigned long long start, end;
+	unsigned long long start, end, offset;
 	char perms[5] = "";
 	int name_at = 0;
 
 	/* "7f12a0000000-7f12b0000000 rw-p 00000000 00:00 0      NAME"; %*s would also skip, but not tell, a missing
 	 * field */
-	if (sscanf(line, "%llx-%llx %4s %*x %*x:%*x %*u %n", &start, &end, perms, &name_at) != 3 || name_at == 0 ||
-	    strlen(perms) != 4 || end <= start)
+	if (sscanf(line, "%llx-%llx %4s %llx %*x:%*x %*u %n", &start, &end, perms, &offset, &name_at) != 4 ||
+	    name_at == 0 || strlen(perms) != 4 || end <= start)
 		return false;
 	m.start = start;
 	m.end = end;
 	m.shared = perms[3] == 's';
+	m.offset = m.shared ? offset : 0; /* of private memory it says where it once was */
 	judge_kind(perms, line + name_at, &m);
 	*ret = m;
 	return true;
@@ -276,10 +277,13 @@ static int copy_chosen(const struct ram_scan *s, struct guest_ram *ret)
 		if (!m->chosen)
 			continue;
 		ram.bytes += size_of(m);
-		if (last && last->end == m->start && last->shared == m->shared)
+		/* Two files that lie side by side: the second begins at its own beginning. */
+		bool follows = last && last->end == m->start && last->shared == m->shared &&
+			       (!m->shared || m->offset == last->offset + (last->end - last->start));
+		if (follows)
 			last->end = m->end;
 		else
-			ram.list[ram.n++] = (struct guest_ram_range){m->start, m->end, m->shared};
+			ram.list[ram.n++] = (struct guest_ram_range){m->start, m->end, m->shared, m->offset};
 	}
 	*ret = ram;
 	return 0;

@@ -25,6 +25,24 @@ ssize_t kernfile_read(int fd, char *buf, size_t size)
 	return (ssize_t)used;
 }
 
+int kernfile_read_at(int fd, void *buf, size_t bytes, uint64_t at)
+{
+	size_t done = 0;
+
+	while (done < bytes) {
+		ssize_t n = pread(fd, (char *)buf + done, bytes - done, (off_t)(at + done));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return -errno;
+		if (n == 0 || n % 8)
+			return -ENODATA;
+		done += (size_t)n;
+	}
+	return 0;
+}
+
 int kernfile_number(const char *text, uint64_t *ret)
 {
 	uint64_t v = 0;

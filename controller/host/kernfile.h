@@ -13,6 +13,11 @@
  * it does not fit. Does not move the descriptor's offset, so threads may share it.
  */
 ssize_t kernfile_read(int fd, char *buf, size_t size);
+/*
+ * Exactly so many bytes from a place in a kept descriptor on: words of 8 bytes in pagemap, kpageflags and their like.
+ * 0; −ENODATA: the file ends before (for pagemap: the process has ended), or in the middle of a word; −errno.
+ */
+int kernfile_read_at(int fd, void *buf, size_t bytes, uint64_t at);
 /* Digits at *text up to a space, a newline or the end. −EBADMSG: no number; −ERANGE: beyond 64 bits. */
 int kernfile_number(const char *text, uint64_t *ret);
 /* A file that holds one number, or "max" (v2), which becomes UINT64_MAX. */

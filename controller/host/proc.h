@@ -50,14 +50,15 @@ int proc_vm_guest_ram(struct proc_vm *p, const struct dom_facts *facts, uint64_t
 		      uint64_t *ret_overhead_bytes, struct memoc_err *err);
 /*
  * Where guest RAM is in QEMU's address space, by /proc/PID/maps and what the domain XML says of its memory: ascending,
- * adjacent mappings joined. Believed only where exactly one reading of the mappings gives what the XML says: NUMA cells
- * and DIMMs are found by their sizes, memory backing by its name as well. −ENOTUNIQ: ambiguous; −ENOENT: not found;
- * −EAGAIN: changed while it was read; −ESRCH: ended; err says which sizes are meant. Clear *ret with guest_ram_clear.
- * Worker.
+ * adjacent mappings of one file joined. Believed only where exactly one reading of the mappings gives what the XML
+ * says: NUMA cells and DIMMs are found by their sizes, memory backing by its name as well. −ENOTUNIQ: ambiguous;
+ * −ENOENT: not found; −EAGAIN: changed while it was read; −ESRCH: ended; err says which sizes are meant. Clear *ret
+ * with guest_ram_clear. Worker.
  */
 struct guest_ram_range {
 	uint64_t start, end;
-	bool shared; /* memfd or file: what is not mapped may still be in memory */
+	bool shared;	 /* memfd or file: what is not mapped may still be in memory */
+	uint64_t offset; /* shared: where in the file it begins, bytes */
 };
 struct guest_ram {
 	struct guest_ram_range *list;
@@ -66,6 +67,14 @@ struct guest_ram {
 };
 int proc_vm_ram_map(struct proc_vm *p, const struct dom_facts *facts, struct guest_ram *ret, struct memoc_err *err);
 void guest_ram_clear(struct guest_ram *ram); /* takes an empty one */
+/*
+ * The file behind a shared range, for mincore and SEEK_DATA; open for writing, because mincore tells the truth only to
+ * who may write. Through /proc/PID/map_files, which CAP_SYS_ADMIN opens. A descriptor; −ENOENT: no mapping begins there
+ * (any more); −errno.
+ */
+int proc_vm_ram_file(struct proc_vm *p, const struct guest_ram_range *range);
+/* /proc/PID/pagemap, read-only. A descriptor or −errno. */
+int proc_vm_pagemap(struct proc_vm *p);
 /* First guess of QEMU's own memory before anything was measured: see the formula at the definition. */
 uint64_t proc_overhead_guess(const struct dom_facts *facts);
 

@@ -14,6 +14,7 @@ int proc_vm_parse_major_faults(const char *stat, uint64_t *ret);
 /* One mapping as maps and smaps show it. */
 struct guest_ram_map {
 	uint64_t start, end;
+	uint64_t offset;     /* shared: in its file */
 	uint64_t held_bytes; /* smaps: Rss + Swap; hugetlb pages are not in it, and not in the memory cgroup either */
 	bool ram_kind;	     /* may be guest RAM at all */
 	bool backing;	     /* memory backing by its name: nothing but guest RAM is called so */

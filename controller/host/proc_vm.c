@@ -308,6 +308,58 @@ int proc_vm_ram_map(struct proc_vm *p, const struct dom_facts *facts, struct gue
 	return scan_ram(p, "maps", facts, NULL, NULL, ret, err);
 }
 
+int proc_vm_pagemap(struct proc_vm *p)
+{
+	int fd = openat(p->dir_fd, "pagemap", O_RDONLY | O_CLOEXEC);
+
+	return fd < 0 ? -errno : fd;
+}
+
+/* A range may be several mappings in a row (madvise splits them): any of them leads to the file, the first is looked
+ * for. */
+static bool begins_at(const char *name, uint64_t start)
+{
+	unsigned long long from, to;
+
+	return sscanf(name, "%llx-%llx", &from, &to) == 2 && from == start;
+}
+
+static int open_mapped(int dir_fd, uint64_t start)
+{
+	DIR *dir = fdopendir(dir_fd);
+	const struct dirent *d;
+	int fd = -1;
+
+	if (!dir) {
+		int r = -errno;
+		close(dir_fd);
+		return r;
+	}
+	errno = ENOENT;
+	while ((d = readdir(dir)))
+		if (begins_at(d->d_name, start)) {
+			fd = openat(dirfd(dir), d->d_name, O_RDWR | O_CLOEXEC);
+			break;
+		}
+	int r = fd < 0 ? -(errno ? errno : ENOENT) : fd;
+	closedir(dir);
+	return r;
+}
+
+int proc_vm_ram_file(struct proc_vm *p, const struct guest_ram_range *range)
+{
+	char name[64];
+	int fd, dir_fd;
+
+	snprintf(name, sizeof(name), "map_files/%llx-%llx", (unsigned long long)range->start,
+		 (unsigned long long)range->end);
+	fd = openat(p->dir_fd, name, O_RDWR | O_CLOEXEC);
+	if (fd >= 0 || errno != ENOENT)
+		return fd < 0 ? -errno : fd;
+	dir_fd = openat(p->dir_fd, "map_files", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	return dir_fd < 0 ? -errno : open_mapped(dir_fd, range->start);
+}
+
 /* ---- overhead ---- */
 
 /*

@@ -11,6 +11,7 @@
 #include <libvirt/libvirt.h>
 #include <libvirt/virterror.h>
 #include <signal.h>
+#include <limits.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -178,8 +179,27 @@ static enum job_kind operation_kind(virTypedParameterPtr params, int n)
 	return operation == VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN ? JOB_INCOMING : JOB_OUTGOING;
 }
 
+static uint64_t job_number(virTypedParameterPtr params, int n, const char *name, uint64_t otherwise)
+{
+	unsigned long long v = otherwise;
+
+	if (virTypedParamsGetULLong(params, n, name, &v) < 0)
+		virResetLastError();
+	return v;
+}
+
+static void read_progress(virTypedParameterPtr params, int n, struct virt_job *ret)
+{
+	uint64_t page_bytes = job_number(params, n, VIR_DOMAIN_JOB_MEMORY_PAGE_SIZE, 4096);
+	uint64_t zeroes = job_number(params, n, VIR_DOMAIN_JOB_MEMORY_CONSTANT, 0);
+	uint64_t others = job_number(params, n, VIR_DOMAIN_JOB_MEMORY_NORMAL, 0);
+
+	ret->pass = (unsigned)min_u64(job_number(params, n, VIR_DOMAIN_JOB_MEMORY_ITERATION, 0), INT_MAX);
+	ret->read_bytes = mul_div_u64(add_sat_u64(zeroes, others), page_bytes, 1);
+}
+
 /* 0 with the answer, or −1 with libvirt's error set. */
-static int get_job(virDomainPtr dom, enum job_kind *ret)
+static int get_job(virDomainPtr dom, enum job_kind *ret, struct virt_job *ret_progress)
 {
 	virTypedParameterPtr params = NULL;
 	int n = 0, type = VIR_DOMAIN_JOB_NONE;
@@ -194,6 +214,8 @@ static int get_job(virDomainPtr dom, enum job_kind *ret)
 	*ret = JOB_NONE;
 	if (type == VIR_DOMAIN_JOB_BOUNDED || type == VIR_DOMAIN_JOB_UNBOUNDED)
 		*ret = operation_kind(params, n);
+	if (ret_progress)
+		read_progress(params, n, ret_progress);
 	virTypedParamsFree(params, n);
 	return 0;
 }
@@ -203,7 +225,7 @@ static bool is_incoming(virDomainPtr dom)
 {
 	enum job_kind job;
 
-	return get_job(dom, &job) == 0 && job == JOB_INCOMING;
+	return get_job(dom, &job, NULL) == 0 && job == JOB_INCOMING;
 }
 
 static int get_state(virDomainPtr dom, enum virt_run_state *ret)
@@ -454,16 +476,18 @@ int virt_set_policy(struct virt_conn *c, const char *uuid, const char *policy_xm
 	return 0;
 }
 
-int virt_job_active(struct virt_conn *c, const char *uuid, bool *ret_active, struct memoc_err *err)
+int virt_job(struct virt_conn *c, const char *uuid, struct virt_job *ret, struct memoc_err *err)
 {
+	struct virt_job progress = {.outgoing = false};
 	enum job_kind job;
 	virDomainPtr dom;
 	int r = find_domain(c, uuid, &dom, err);
 
 	if (r < 0)
 		return r;
-	if (get_job(dom, &job) < 0)
+	if (get_job(dom, &job, &progress) < 0)
 		return fail(c, dom, uuid, "job", err);
-	*ret_active = job == JOB_OUTGOING;
+	progress.outgoing = job == JOB_OUTGOING;
+	*ret = progress;
 	return 0;
 }

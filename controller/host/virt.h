@@ -52,8 +52,17 @@ int virt_set_stats_period(struct virt_conn *c, const char *uuid, unsigned second
 /* Writes or (xml NULL) removes <memoc:policy>. live/config as in virsh. */
 int virt_set_policy(struct virt_conn *c, const char *uuid, const char *policy_xml, bool live, bool config,
 		    struct memoc_err *err);
-/* Is an outgoing migration (or save) under way? */
-int virt_job_active(struct virt_conn *c, const char *uuid, bool *ret_active, struct memoc_err *err);
+/*
+ * Is the VM's memory being sent or saved (migration, save, dump, snapshot)? And how far: the pass (1: all memory is
+ * read for the first time; 0: not said), and how much was read in all passes, pages of zeroes and others. One monitor
+ * command while it is.
+ */
+struct virt_job {
+	bool outgoing;
+	unsigned pass;
+	uint64_t read_bytes;
+};
+int virt_job(struct virt_conn *c, const char *uuid, struct virt_job *ret, struct memoc_err *err);
 
 /* ---- events ---- */
 
@@ -69,7 +78,8 @@ enum virt_event_type {
 	VIRT_EVENT_BALLOON,   /* .bytes */
 	VIRT_EVENT_POLICY,    /* metadata changed */
 	VIRT_EVENT_DEVICES,   /* device added or removed, memory hotplug: read the XML again */
-	VIRT_EVENT_MIGRATING, /* MIGRATION_ITERATION 1 or more: we are the source */
+	VIRT_EVENT_MIGRATING, /* MIGRATION_ITERATION 1 or more (.bytes): we are the source, of a save or dump too */
+	VIRT_EVENT_POSTCOPY,  /* … and the guest runs at the destination before its memory is there; paused here */
 	VIRT_EVENT_JOB_DONE,  /* migration job completed here */
 	VIRT_EVENT_RENAMED,   /* undefined/defined or renamed: read the XML again */
 };

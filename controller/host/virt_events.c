@@ -191,7 +191,7 @@ static const struct lifecycle {
 	{VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_MIGRATED, VIRT_EVENT_PAUSED, "for migration"},
 	{VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_IOERROR, VIRT_EVENT_PAUSED, "disk error"},
 	{VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_WATCHDOG, VIRT_EVENT_PAUSED, "watchdog"},
-	{VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY, VIRT_EVENT_PAUSED, "post-copy migration"},
+	{VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY, VIRT_EVENT_POSTCOPY, "post-copy migration"},
 	{VIR_DOMAIN_EVENT_SUSPENDED, VIR_DOMAIN_EVENT_SUSPENDED_POSTCOPY_FAILED, VIRT_EVENT_PAUSED, "post-copy failed"},
 	{VIR_DOMAIN_EVENT_SUSPENDED, -1, VIRT_EVENT_PAUSED, "paused"},
 	{VIR_DOMAIN_EVENT_RESUMED, VIR_DOMAIN_EVENT_RESUMED_MIGRATED, VIRT_EVENT_RESUMED, "migrated"},
@@ -253,7 +253,7 @@ static void on_metadata(virConnectPtr conn, virDomainPtr dom, int type, const ch
 static void on_iteration(virConnectPtr conn, virDomainPtr dom, int iteration, void *opaque)
 {
 	if (iteration >= 1)
-		post(opaque, dom, VIRT_EVENT_MIGRATING, 0, NULL);
+		post(opaque, dom, VIRT_EVENT_MIGRATING, (uint64_t)iteration, NULL);
 }
 
 static void on_job(virConnectPtr conn, virDomainPtr dom, virTypedParameterPtr params, int n, void *opaque)

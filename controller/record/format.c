@@ -151,6 +151,7 @@ int get_snapshot(struct reading *r, struct core **ret)
 
 static const struct core_config no_config;
 static const struct wss_reading no_wss;
+static const struct advice_report no_advice;
 static const struct vm_facts no_facts;
 static const struct event no_event;
 
@@ -209,6 +210,12 @@ void put_event(struct bytes *b, struct bases *bases, const struct event *ev)
 	case EVENT_VM_WSS:
 		put_fields(b, &layout_wss, &no_wss, &ev->wss);
 		break;
+	case EVENT_VM_ADVICE:
+		put_fields(b, &layout_advice, &no_advice, &ev->advice);
+		break;
+	case EVENT_VM_MIGRATING_OUT:
+		put_number(b, ev->pass);
+		break;
 	case EVENT_VM_BALLOON:
 	case EVENT_VM_PIN:
 		put_number(b, ev->bytes);
@@ -251,6 +258,12 @@ static void get_content(struct reading *r, struct bases *bases, struct event *ev
 		break;
 	case EVENT_VM_WSS:
 		get_fields(r, &layout_wss, &ev->wss);
+		break;
+	case EVENT_VM_ADVICE:
+		get_fields(r, &layout_advice, &ev->advice);
+		break;
+	case EVENT_VM_MIGRATING_OUT:
+		ev->pass = (uint32_t)min_u64(get_number(r), UINT32_MAX);
 		break;
 	case EVENT_VM_BALLOON:
 	case EVENT_VM_PIN:

@@ -50,6 +50,11 @@
 	BOOL(T, P, known), ENUM(T, P, backend, 0, WSS_BACKEND_END), U64(T, P, wss_bytes), U64(T, P, error_bytes),      \
 	U64(T, P, began_ms), U64(T, P, good_ms), U64(T, P, pages), U64(T, P, cost_ns), TEXT(T, P, why)
 
+#define ADVICE(T, P)                                                                                                   \
+	BOOL(T, P, over), U64(T, P, swapped_bytes), U64(T, P, untouched_bytes), U64(T, P, out_bytes),                  \
+	U64(T, P, stayed_bytes), U64(T, P, zero_bytes), U64(T, P, zero_out_bytes), U64(T, P, guest_bytes),             \
+	U64(T, P, cost_ns), TEXT(T, P, why)
+
 #define COUNTERS(T, P)                                                                                                 \
 	U64(T, P, ms), BOOL(T, P, has_major_faults), BOOL(T, P, has_refaults), BOOL(T, P, has_psi),                    \
 	U64(T, P, major_faults), U64(T, P, refaults), U64(T, P, psi_some_us)
@@ -69,6 +74,7 @@
 	BOOL(T, P, balloon_enabled),                                                                                   \
 	U64(T, P, min_speed_bytes_per_s), U64(T, P, stall_timeout_ms), U64(T, P, retry_min_ms),                        \
 	U64(T, P, retry_max_ms), BOOL(T, P, swap_enabled), U64(T, P, max_step_bytes), U64(T, P, keep_free_bytes),      \
+	BOOL(T, P, advice),                                                                                            \
 	ENUM(T, P, admission, 0, ADMISSION_DENY + 1)
 
 #define BOOKS(T, P)                                                                                                    \
@@ -137,12 +143,14 @@ static const struct field vm_list[] = {
 	/* stability, double swapping, a person's word */
 	U64(struct vm, , grow_ms), U64(struct vm, , shrink_ms), U64(struct vm, , dwell_ms), U64(struct vm, , change_ms), INT(struct vm, , double_swap_signs),
 	BOOL(struct vm, , double_swap), U64(struct vm, , double_swap_ms), U64(struct vm, , double_swap_until_ms), U64(struct vm, , pinned_bytes),
-	U64(struct vm, , trim_until_ms), U64(struct vm, , trim_from_bytes), BOOL(struct vm, , held), BOOL(struct vm, , drained), BOOL(struct vm, , quarantined),
+	U64(struct vm, , trim_until_ms), U64(struct vm, , trim_from_bytes),
+	ENUM(struct vm, , advice_state, 0, ADVICE_DONE + 1), ADVICE(struct vm, advice.), U64(struct vm, , advice_ms), U64(struct vm, , advice_limit_bytes),
+	BOOL(struct vm, , held), BOOL(struct vm, , drained), BOOL(struct vm, , quarantined),
 	WORDS(struct vm, , policy_memory),
 };
 
 static const struct field effect_list[] = {
-	ENUM(struct effect, , type, EFFECT_BALLOON, EFFECT_FORGET + 1), INT(struct effect, , vm),
+	ENUM(struct effect, , type, EFFECT_BALLOON, EFFECT_ADVICE_STOP + 1), INT(struct effect, , vm),
 	U64(struct effect, , bytes), INT(struct effect, , seq), ENUM(struct effect, , record, 0, RECORD_END),
 	ENUM(struct effect, , state, 0, VM_STATE_END), U64(struct effect, , from_bytes), U64(struct effect, , to_bytes),
 	TEXT(struct effect, , reason),
@@ -153,6 +161,7 @@ static const struct field host_list[] = {HOST(struct host_sample, )};
 static const struct field stats_list[] = {STATS(struct guest_stats, )};
 static const struct field sample_list[] = {SAMPLE(struct vm_host_sample, )};
 static const struct field wss_list[] = {WSS(struct wss_reading, )};
+static const struct field advice_list[] = {ADVICE(struct advice_report, )};
 static const struct field facts_list[] = {FACTS(struct vm_facts, )};
 static const struct field added_list[] = {ENUM(struct event, added., origin, 0, ORIGIN_ADOPT + 1),
 					  U64(struct event, added., carried_bytes),
@@ -172,14 +181,16 @@ LAYOUT(host, struct host_sample);
 LAYOUT(stats, struct guest_stats);
 LAYOUT(sample, struct vm_host_sample);
 LAYOUT(wss, struct wss_reading);
+LAYOUT(advice, struct advice_report);
 LAYOUT(facts, struct vm_facts);
 LAYOUT(effect, struct effect);
 LAYOUT(added, struct event);
 LAYOUT(result, struct event);
 
-const struct layout *const layout_all[] = {&layout_image,  &layout_vm,	   &layout_config, &layout_host,
-					   &layout_stats,  &layout_sample, &layout_wss,	   &layout_facts,
-					   &layout_effect, &layout_added,  &layout_result, NULL};
+const struct layout *const layout_all[] = {&layout_image, &layout_vm,	  &layout_config, &layout_host,
+					   &layout_stats, &layout_sample, &layout_wss,	  &layout_advice,
+					   &layout_facts, &layout_effect, &layout_added,  &layout_result,
+					   NULL};
 
 uint32_t layout_fingerprint(void)
 {

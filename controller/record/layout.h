@@ -37,7 +37,7 @@ struct layout {
 #define FIELDS_MAX 256 /* of one struct */
 
 extern const struct layout layout_image, layout_vm, layout_config, layout_host, layout_stats, layout_sample, layout_wss,
-	layout_facts, layout_effect;
+	layout_advice, layout_facts, layout_effect;
 /* Offsets from the beginning of struct event. */
 extern const struct layout layout_added, layout_result;
 extern const struct layout *const layout_all[]; /* ended by NULL */

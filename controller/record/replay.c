@@ -43,6 +43,7 @@ const char *event_type_name(enum event_type t)
 		[EVENT_VM_SAMPLE] = "sample",
 		[EVENT_VM_RESIDENCY] = "residency",
 		[EVENT_VM_WSS] = "working set",
+		[EVENT_VM_ADVICE] = "advice",
 		[EVENT_VM_BALLOON] = "balloon change",
 		[EVENT_VM_RESULT] = "result",
 		[EVENT_VM_QUARANTINE] = "quarantine",

@@ -115,24 +115,6 @@ int wss_write_text(const char *root, const char *path, const char *text)
 /* A system call costs as much as some words: pagemap 36 ns a word, 0.6 to 1.2 µs a call (facts.md, and measured). */
 #define GAP_WORDS 16
 
-static ssize_t whole_read(int fd, void *buf, size_t bytes, uint64_t at)
-{
-	size_t done = 0;
-
-	while (done < bytes) {
-		ssize_t n = pread(fd, (char *)buf + done, bytes - done, (off_t)(at + done));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0 || n % 8)
-			return -ENODATA;
-		done += (size_t)n;
-	}
-	return 0;
-}
-
 static int whole_write(int fd, const void *buf, size_t bytes, uint64_t at)
 {
 	size_t done = 0;
@@ -173,10 +155,10 @@ int wss_read_words(int fd, const uint64_t *index, size_t n, uint64_t *ret)
 
 	for (size_t i = 0; i < n;) {
 		size_t k = chunk(index + i, n - i, 0), count = (size_t)(index[i + k - 1] - index[i] + 1);
-		ssize_t r = whole_read(fd, words, count * 8, index[i] * 8);
+		int r = kernfile_read_at(fd, words, count * 8, index[i] * 8);
 
 		if (r < 0)
-			return (int)r;
+			return r;
 		for (size_t j = i; j < i + k; j++)
 			ret[j] = words[index[j] - index[i]];
 		i += k;

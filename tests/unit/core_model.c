@@ -66,6 +66,10 @@ static void trace_effect(struct model *m, const struct effect *e)
 	size_text(size, e->bytes);
 	if (e->type == EFFECT_FORGET) {
 		trace(m, e->vm, "forget");
+	} else if (e->type >= EFFECT_ADVICE_BEGIN) {
+		static const char *const words[] = {"begin", "finish", "stop"};
+		snprintf(text, sizeof(text), "advice %s", words[e->type - EFFECT_ADVICE_BEGIN]);
+		trace(m, e->vm, text);
 	} else if (e->type != EFFECT_RECORD) {
 		snprintf(text, sizeof(text), "%s %s", e->type == EFFECT_BALLOON ? "balloon" : "limit", size);
 		trace(m, e->vm, text);

@@ -177,7 +177,7 @@ static const struct {
 	{"wss.pages", "100", "63"},
 	{"wss.target_error", "5%", "51%"},
 	{"wss.budget", "1%", "0%"},
-	{"migration.advice", "off", "on"},
+	{"migration.advice", "off", "perhaps"},
 	{"admission.mode", "deny", "ask"},
 	{"metrics.listen", "none", "127.0.0.1:9177"},
 	{"log.level", "debug", "loud"},
@@ -352,7 +352,7 @@ static void test_bad_values(void **state)
 	refused(*state, "[policy]\ninterval = 2m\n", "interval = 2m", "out of range", "100ms to 1m");
 	refused(*state, "[policy]\nname = greedy\n", "name = greedy", "not good here",
 		"give needy-greedy, mom, pve, squeezed or static");
-	refused(*state, "[migration]\nadvice = on\n", "advice = on", "not built in yet", NULL);
+	refused(*state, "[migration]\nadvice = perhaps\n", "advice = perhaps", "not good here", NULL);
 	refused(*state, "[swap]\nmethod = x\n", "method = x", "auto, limit or reclaim", NULL);
 	refused(*state, "[host]\npool =\n", ":2: [host] pool = ", "give auto, a size", "percentage");
 	refused(*state, "[host]\npool = 1G # mine\n", "pool = 1G # mine", NULL, NULL);

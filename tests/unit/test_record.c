@@ -346,6 +346,22 @@ static struct wss_reading random_wss(const struct vm *vm, uint64_t now_ms)
 	return r;
 }
 
+static struct advice_report random_advice(void)
+{
+	struct advice_report r = {.over = often(20),
+				  .swapped_bytes = below(GIB),
+				  .untouched_bytes = below(GIB),
+				  .out_bytes = below(GIB),
+				  .stayed_bytes = below(64 * MIB),
+				  .zero_bytes = below(GIB),
+				  .zero_out_bytes = below(GIB),
+				  .guest_bytes = below(64 * MIB),
+				  .cost_ns = below(10000000)};
+	if (often(10))
+		snprintf(r.why, sizeof(r.why), "for reason %d", (int)below(100));
+	return r;
+}
+
 /* `config` lives as long as the step. */
 static struct event random_event(const struct kit *k, vm_id *next_id, struct core_config *config)
 {
@@ -383,8 +399,13 @@ static struct event random_event(const struct kit *k, vm_id *next_id, struct cor
 		ev = (struct event){.type = EVENT_VM_BALLOON, .bytes = below(vm->facts.max_bytes)};
 	else if (what < 920)
 		ev = (struct event){.type = EVENT_VM_WSS, .wss = random_wss(vm, k->now_ms)};
-	else if (what < 930)
+	else if (what < 925)
 		ev = (struct event){.type = EVENT_TIMER};
+	else if (what < 930)
+		ev = (struct event){.type = EVENT_VM_ADVICE, .advice = random_advice()};
+	else if (what < 935)
+		ev = (struct event){.type = EVENT_VM_MIGRATING_OUT,
+				    .pass = often(20) ? PASS_POSTCOPY : (uint32_t)below(4)};
 	else if (what < 950)
 		ev = (struct event){.type = plain[below(ARRAY_SIZE(plain))]};
 	else if (what < 960)

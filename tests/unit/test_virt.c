@@ -250,11 +250,11 @@ static void test_job(void **state)
 {
 	struct fixture *f = *state;
 	struct memoc_err err = {0};
-	bool active = true;
+	struct virt_job job = {.outgoing = true, .pass = 7};
 
-	assert_int_equal(virt_job_active(f->c, NO_UUID, &active, NULL), -ENOENT);
-	assert_int_equal(virt_job_active(f->c, f->uuid, &active, &err), -EOPNOTSUPP);
-	assert_true(active);
+	assert_int_equal(virt_job(f->c, NO_UUID, &job, NULL), -ENOENT);
+	assert_int_equal(virt_job(f->c, f->uuid, &job, &err), -EOPNOTSUPP);
+	assert_true(job.outgoing && job.pass == 7);
 	assert_true(*err.text);
 }
 

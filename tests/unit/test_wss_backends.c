@@ -124,8 +124,8 @@ static size_t idle_count(void)
 /* RAM of 2048 pages in two ranges: the first at page 0x10000, 1536 long, the second at 0x20000, 512 long. */
 #define FIRST UINT64_C(0x10000)
 #define SECOND UINT64_C(0x20000)
-static struct guest_ram_range ranges[] = {{FIRST * PAGE, (FIRST + 1536) * PAGE, false},
-					  {SECOND * PAGE, (SECOND + 512) * PAGE, true}};
+static struct guest_ram_range ranges[] = {{FIRST * PAGE, (FIRST + 1536) * PAGE, false, 0},
+					  {SECOND * PAGE, (SECOND + 512) * PAGE, true, 0}};
 static const struct guest_ram ram = {ranges, 2, 2048 * PAGE};
 
 static uint64_t page_of(unsigned i)
@@ -481,7 +481,7 @@ static void test_idle_large_and_sparse(void **state)
 	assert_true(p != MAP_FAILED);
 	for (uint64_t at = 0; at < size; at += GIB)
 		p[at] = 1;
-	struct guest_ram_range range = {(uintptr_t)p, (uintptr_t)p + size, false};
+	struct guest_ram_range range = {(uintptr_t)p, (uintptr_t)p + size, false, 0};
 	struct guest_ram large = {&range, 1, size};
 	snprintf(link, sizeof(link), "rm -r %s/proc && ln -s /proc %s/proc", root, root);
 	assert_int_equal(system(link), 0);

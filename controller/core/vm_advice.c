@@ -1,0 +1,128 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Memory advice while a VM's memory is read to be sent or saved: when it begins and ends, and the room under the limit
+ * that reading needs. How it is done is controller/advice's affair.
+ */
+#include "controller/core/vm.h"
+
+#include <stdio.h>
+
+/*
+ * What is read between two looks of the adviser is in memory besides what was there, and under a limit it would push
+ * out what the guest uses. So the limit is raised by that much meanwhile, from the buffer: ten looks a second, each
+ * behind by as much as 1.25 GB/s (10 Gbit/s) bring in 0.1 s, which are 128 MiB; small VMs and slow links need less, and
+ * half of the buffer stays for whom it is there for.
+ */
+#define ROOM_MOST_BYTES (128 * MIB)
+#define ROOM_SHARE 4		   /* of the VM's maximum */
+#define ROOM_LEAST_BYTES (8 * MIB) /* swapped out: for less it is not worth a limit written twice */
+
+static void ask(struct vm *vm, struct vm_ctx *x, enum effect_type type, uint64_t bytes)
+{
+	struct effect *e = effect_add(x->out, type, vm->id);
+
+	if (e)
+		e->bytes = bytes;
+}
+
+static void make_room(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t buffer = x->buffer_bytes > 0 ? (uint64_t)x->buffer_bytes : 0;
+	uint64_t room = min_u64(ROOM_MOST_BYTES, vm->facts.max_bytes / ROOM_SHARE);
+	bool limited = vm->limit_ours && vm->limit_known && vm->limit_bytes != LIMIT_NONE && !vm->limit_pending;
+
+	room = min_u64(room, buffer / 2);
+	if (!limited || !room || !vm->has_sample || vm->sample.swapped_bytes < ROOM_LEAST_BYTES)
+		return;
+	vm->advice_limit_bytes = vm->limit_bytes;
+	snprintf(vm->reason, sizeof(vm->reason), "room for what is read of it while it is sent or saved");
+	vm_send_limit(vm, x, add_sat_u64(vm->limit_bytes, room));
+}
+
+/* The limit as it was. What did not go by advice goes now. */
+static void take_room(struct vm *vm, struct vm_ctx *x)
+{
+	if (!vm->advice_limit_bytes)
+		return;
+	snprintf(vm->reason, sizeof(vm->reason), "its memory was read once: the limit as before");
+	vm_send_limit(vm, x, vm->advice_limit_bytes);
+	vm->advice_limit_bytes = 0;
+}
+
+static void begin(struct vm *vm, struct vm_ctx *x)
+{
+	uint64_t spare = sub_sat_u64(x->host->swap_free_bytes, x->config->keep_free_bytes);
+
+	vm->advice_state = ADVICE_GIVEN;
+	vm->advice = (struct advice_report){.over = false};
+	vm->advice_ms = x->now_ms;
+	ask(vm, x, EFFECT_ADVICE_BEGIN, x->swap_low ? 0 : spare);
+	make_room(vm, x);
+}
+
+void vm_advice_pass(struct vm *vm, struct vm_ctx *x, uint32_t pass)
+{
+	if (vm->state != VM_MIGRATING_OUT)
+		return;
+	if (vm->advice_state == ADVICE_GIVEN && pass > 1) {
+		vm->advice_state = ADVICE_ENDING;
+		ask(vm, x, pass == PASS_POSTCOPY ? EFFECT_ADVICE_STOP : EFFECT_ADVICE_FINISH, 0);
+	} else if (vm->advice_state == ADVICE_ENDING && pass == PASS_POSTCOPY) {
+		ask(vm, x, EFFECT_ADVICE_STOP, 0);
+	} else if (vm->advice_state == ADVICE_NONE && pass <= 1 && x->config->advice && !x->config->observe) {
+		begin(vm, x);
+	}
+	/* Begun late (memocd came after the first pass), or off: nothing before the VM migrates again. */
+	if (vm->advice_state == ADVICE_NONE)
+		vm->advice_state = ADVICE_DONE;
+}
+
+static uint64_t mib(uint64_t bytes)
+{
+	return (bytes + MIB / 2) / MIB;
+}
+
+static void tell(struct vm *vm, struct vm_ctx *x)
+{
+	const struct advice_report *r = &vm->advice;
+
+	if (!r->swapped_bytes && !r->untouched_bytes)
+		return;
+	record(x, vm, RECORD_ADVICE, r->swapped_bytes, r->out_bytes,
+	       "%llu MiB read were sent out again, %llu MiB stayed, %llu MiB were the guest's; %llu of %llu MiB of "
+	       "zeroes "
+	       "gone",
+	       (unsigned long long)mib(r->out_bytes), (unsigned long long)mib(r->stayed_bytes),
+	       (unsigned long long)mib(r->guest_bytes), (unsigned long long)mib(r->zero_out_bytes),
+	       (unsigned long long)mib(r->zero_bytes));
+}
+
+void vm_advice_report(struct vm *vm, struct vm_ctx *x, const struct advice_report *r)
+{
+	if (vm->advice_state != ADVICE_GIVEN && vm->advice_state != ADVICE_ENDING)
+		return;
+	vm->advice = *r;
+	if (!r->over)
+		return;
+	vm->advice_state = vm->state == VM_MIGRATING_OUT ? ADVICE_DONE : ADVICE_NONE;
+	tell(vm, x);
+	take_room(vm, x);
+}
+
+void vm_advice_over(struct vm *vm, struct vm_ctx *x)
+{
+	if (vm->advice_state == ADVICE_GIVEN || vm->advice_state == ADVICE_ENDING) {
+		ask(vm, x, EFFECT_ADVICE_STOP, 0);
+		vm->advice_state = ADVICE_ENDING;
+	} else {
+		vm->advice_state = ADVICE_NONE;
+	}
+	take_room(vm, x);
+}
+
+void vm_advice_gone(struct vm *vm, struct vm_ctx *x)
+{
+	if (vm->advice_state == ADVICE_GIVEN || vm->advice_state == ADVICE_ENDING)
+		tell(vm, x);
+	vm->advice_state = ADVICE_NONE;
+}
