@@ -104,7 +104,7 @@ class Watcher(threading.Thread):
         with contextlib.suppress(OSError, ValueError, IndexError):
             while True:
                 look = self.look()
-                if look["usage"] < 32 * MIB:  # it is being taken down
+                if self.seen and look["usage"] < self.seen[0]["usage"] * 0.8:  # it is being taken down
                     break
                 if self.seen and look["faults"] < self.seen[-1]["faults"]:  # its threads end
                     break

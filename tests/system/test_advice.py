@@ -125,23 +125,16 @@ def mib_of(event):
 
 def migrate_away(pair, guest):
     swapped = guest.cgroup().swapped()
-    lowest = swapped
-    with Migration(pair, guest, speed_mib=64) as migration:
-        def gone():
-            nonlocal lowest
-            with contextlib.suppress(host.LabError, OSError):
-                if migration.guest.cgroup().usage() > 48 * MIB:
-                    lowest = min(lowest, guest.cgroup().swapped())
-            return not guest.running()
-
-        wait_for(gone, 120, f"{guest.name} to be gone")
+    with Migration(pair, guest, speed_mib=64):
+        wait_for(lambda: not guest.running(), 120, f"{guest.name} to be gone")
         wait_for(lambda: guest.name not in pair.memocd.list(), 30, "memocd to forget it")
     event = pair.advice_events(guest.name)[-1]
     out, stayed, guests, zeroes_gone, zeroes = mib_of(event)
-    print(f"    {guest.name}: swapped {swapped // MIB} MiB, at least {lowest // MIB} while it migrated; {event['reason']}", flush=True)
+    print(f"    {guest.name}: swapped {swapped // MIB} MiB; {event['reason']}", flush=True)
     assert stayed <= 2 + out // 20, event
-    # what was read before the map was taken is not on it, and is what little there is of it
-    assert event["from_bytes"] >= 0.8 * swapped and event["to_bytes"] >= 0.9 * event["from_bytes"] - guests * MIB, (swapped, event)
+    # Swapped is QEMU's own memory as well (up to 40 MiB); what was read before the map was taken is not on it.
+    assert event["from_bytes"] >= 0.8 * (swapped - 40 * MIB), (swapped, event)
+    assert event["to_bytes"] >= 0.9 * event["from_bytes"] - guests * MIB, event
     return zeroes_gone, zeroes
 
 
@@ -267,7 +260,7 @@ def test_plugged_memory_and_snapshot(pair):
     path = pair.lab.base / "dimm.xml"
     path.write_text("<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>", encoding="ascii")
     guest.virsh("attach-device", str(path), "--live")
-    wait_for(lambda: pair.memocd.info("plugged")["vm"]["max_bytes"] == (MEMORY_MIB + 128) * MIB, 30, "memocd to know of the DIMM")
+    wait_for(lambda: pair.memocd.info("plugged")["max_bytes"] == (MEMORY_MIB + 128) * MIB, 30, "memocd to know of the DIMM")
     image = pair.lab.base / "plugged.memory"
     guest.virsh("save", str(image), "--running", limit_s=120)
     wait_for(lambda: not guest.running(), 60, "it to be saved")
