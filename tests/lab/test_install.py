@@ -2,6 +2,7 @@
 """The package comes to a host where libvirtd and VMs run already. These tests build on one another, in their order."""
 
 import os
+import re
 
 from run import limit
 from installed import FOREIGN_LOG, HOOKS, Site, foreign_hooks, installed, journal, plant_foreign_hooks, run, systemctl, unit, wait_for
@@ -52,7 +53,7 @@ def test_hook_is_seen_without_a_restart(site):
     FOREIGN_LOG.unlink(missing_ok=True)
     site.memocd.config_path.write_text("[log]\nlevel = debug\n", encoding="ascii")
     site.memocd.reload()
-    wait_for(lambda: "level = debug" in site.memocd.memoc_text("config"), 30, "memocd to tell more", show=lambda: site.memocd.memoc_text("config"))
+    wait_for(lambda: re.search(r"^log\.level +debug ", site.memocd.memoc_text("config"), re.MULTILINE), 30, "memocd to tell more")
     guest = site.guest("late", 96)
     wait_for(lambda: any(str(e["MESSAGE"]) == "hook: late prepare" for e in journal("-u", "memocd")), 60, "the hook to tell of late")
     assert [event["event"] for event in site.memocd.events() if event["vm"] == "late"][0] == "added"
