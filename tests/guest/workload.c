@@ -708,8 +708,9 @@ static int fill(void)
 }
 
 /*
- * Tells the kernel that it has all the randomness it wants (random(4)), as nothing here has to be secret: else the first who asks,
- * mkswap for a UUID, waits while the kernel gathers it from the clock's jitter: 2 s of a software-emulated processor.
+ * Tells the kernel that it has all the randomness it wants (random(4)), as nothing here has to be secret: else the
+ * first who asks, mkswap for a UUID, waits while the kernel gathers it from the clock's jitter: 2 s of a
+ * software-emulated processor.
  */
 static int seed(void)
 {

@@ -243,6 +243,14 @@ static void pin(struct pair *p, vm_id id)
 	post(p, &ev);
 }
 
+static void migrate_and_fail(struct pair *p, vm_id id)
+{
+	flag_vm(p, id, EVENT_VM_TRIM, !once_in(p, 3));
+	signal_vm(p, id, EVENT_VM_MIGRATING_OUT);
+	signal_vm(p, id, EVENT_VM_MIGRATION_OVER);
+	flag_vm(p, id, EVENT_VM_TRIM, once_in(p, 2));
+}
+
 static void disturb_guest(struct pair *p, vm_id id)
 {
 	struct guest *g = &p->guests[id];
@@ -256,10 +264,7 @@ static void disturb_guest(struct pair *p, vm_id id)
 		g->paused = !g->paused;
 		break;
 	case 2:
-		flag_vm(p, id, EVENT_VM_TRIM, !once_in(p, 3));
-		signal_vm(p, id, EVENT_VM_MIGRATING_OUT);
-		signal_vm(p, id, EVENT_VM_MIGRATION_OVER);
-		flag_vm(p, id, EVENT_VM_TRIM, once_in(p, 2));
+		migrate_and_fail(p, id);
 		break;
 	case 3:
 		flag_vm(p, id, EVENT_VM_QUARANTINE, once_in(p, 2));
