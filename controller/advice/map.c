@@ -81,7 +81,7 @@ static int map_private(struct block *b, int pagemap)
 
 static int map_data(struct block *b, size_t from, size_t to)
 {
-	uint64_t in[LOOK_PAGES / 64];
+	uint64_t in[LOOK_PAGES / 64] = {0};
 
 	for (size_t at = from; at < to; at += LOOK_PAGES) {
 		size_t n = min_u64(LOOK_PAGES, to - at);
@@ -109,7 +109,7 @@ static int seek_page(const struct block *b, size_t at, int whence, size_t *ret)
 
 static int map_shared(struct block *b)
 {
-	size_t at = 0, data, hole;
+	size_t at = 0, data = 0, hole = 0;
 
 	while (at < b->pages) {
 		int r = seek_page(b, at, SEEK_DATA, &data);

@@ -150,7 +150,7 @@ class Stage:
         guest = Guest(self.lab, self.here, name, MEMORY_MIB, driver=False, memfd=kind == "memfd", fill=kind == "private",
                       free_page_reporting=False)
         guest.start()
-        guest.wait_ready()
+        guest.wait_ready(240)
         if kind == "memfd":
             guest.job("touch 330")
         guest.line.ask(f"pace {PACE_MS}", 30)

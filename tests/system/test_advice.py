@@ -50,7 +50,7 @@ class Pair:
         kinds.setdefault("fill", not kinds.get("memfd"))
         guest = self.known[name] = Guest(self.lab, self.here, name, MEMORY_MIB, driver=False, free_page_reporting=False, **kinds)
         guest.start()
-        guest.wait_ready()
+        guest.wait_ready(240)  # it touches all its memory first
         if kinds.get("memfd"):
             guest.job("touch 140")
         guest.line.ask("pace 500", 30)
@@ -138,20 +138,20 @@ def migrate_away(pair, guest):
     return zeroes_gone, zeroes
 
 
-@limit(300)
+@limit(500)
 def test_private_memory(pair):
     """Live, to the end: nearly all that was swapped out was read and is out again, and nothing stayed."""
     migrate_away(pair, pair.guest("away"))
 
 
-@limit(300)
+@limit(500)
 def test_shared_memory(pair):
     """The same with memfd; pages of zeroes that only the reading allocated are gone as well."""
     gone, zeroes = migrate_away(pair, pair.guest("shared", memfd=True))
     assert zeroes >= 10 and gone >= 0.95 * zeroes, (gone, zeroes)
 
 
-@limit(200)
+@limit(500)
 def test_cancelled(pair):
     """Cancelled in mid-pass: advice stops, limit and target are as they were."""
     guest = pair.guest("stayer")
@@ -164,7 +164,7 @@ def test_cancelled(pair):
     assert host.major_faults(guest.pid) > faults
 
 
-@limit(200)
+@limit(500)
 def test_destination_killed(pair):
     """libvirt tells of no failure: polling finds it."""
     guest = pair.guest("stayer")
@@ -176,7 +176,7 @@ def test_destination_killed(pair):
     pair.wait_back(guest, before)
 
 
-@limit(200)
+@limit(500)
 def test_memocd_restarted(pair):
     """Killed in mid-pass: the next memocd finds the migration, takes a map of its own and goes on."""
     guest = pair.guest("stayer")
@@ -192,7 +192,7 @@ def test_memocd_restarted(pair):
     assert guest.report()["use_mib"] == HOT_MIB and guest.cgroup().oom_kills() == 0
 
 
-@limit(200)
+@limit(500)
 def test_not_permitted(pair):
     """One warning, however often; the migration goes on."""
     guest = pair.guest("stayer")
@@ -219,7 +219,7 @@ def test_not_permitted(pair):
         pair.memocd.start()
 
 
-@limit(250)
+@limit(500)
 def test_two_at_once_one_destroyed(pair):
     """Both are advised; one is destroyed in the middle and is told of, the other goes on."""
     guests = [pair.guest("stayer"), pair.guest("doomed")]
@@ -236,7 +236,7 @@ def test_two_at_once_one_destroyed(pair):
     pair.memocd.wait_vm("stayer", lambda vm: vm["state"] == "steady", 60, "steady again")
 
 
-@limit(250)
+@limit(500)
 def test_postcopy(pair):
     """From the switch on nothing is advised."""
     guest = pair.guest("stayer")
@@ -252,7 +252,7 @@ def test_postcopy(pair):
         wait_for(lambda: not guest.running(), 90, "the rest to be fetched")
 
 
-@limit(250)
+@limit(500)
 def test_plugged_memory_and_snapshot(pair):
     """A DIMM plugged while it ran is part of the map; a snapshot of its memory, which goes through the same, ends in the VM as it was."""
     cell = f"<cpu><numa><cell id='0' cpus='0' memory='{MEMORY_MIB}' unit='MiB'/></numa></cpu>"
