@@ -16,6 +16,7 @@ from run import limit
 CONFIG = {"host": {"pool": "2G", "buffer": "320M"}, "policy": {"grace": "5s"}}
 MEMORY_MIB = 256
 SIZE_MIB = 150
+OWN_MIB = 24  # what QEMU has more of its own after a migration, at most
 HOT_MIB = 20
 SLOW_MIB_PER_S = 24  # a first pass of ten seconds: long enough for something to happen in it
 NO_NICE = ("setpriv", "--bounding-set", "-sys_nice")  # root without CAP_SYS_NICE, which process_madvise wants
@@ -70,9 +71,11 @@ class Pair:
 
     def wait_back(self, guest, limit_bytes):
         """As before: no advice, managed, its limit, its memory swapped out, its workload at its pace."""
-        self.memocd.wait_vm(guest.name, lambda vm: vm["state"] == "steady" and vm["limit_bytes"] == limit_bytes, 60, "as before")
+        # The limit follows QEMU's own memory, and a migration leaves it more of that.
+        self.memocd.wait_vm(guest.name, lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is not None
+                            and abs(vm["limit_bytes"] - limit_bytes) <= OWN_MIB * MIB, 60, "as before")
         wait_for(lambda: not self.advice(guest.name)["active"], 30, "advice to end")
-        assert guest.cgroup().limit() == limit_bytes and guest.cgroup().oom_kills() == 0
+        assert guest.cgroup().limit() <= limit_bytes + OWN_MIB * MIB and guest.cgroup().oom_kills() == 0
         assert guest.report()["use_mib"] == HOT_MIB
 
     def advice_events(self, name):

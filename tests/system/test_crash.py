@@ -195,6 +195,7 @@ def test_limit_of_the_last_moment(bench):
     bench.memocd.kill()
     bench.third.cgroup().set_limit(last)
     bench.memocd.start()
+    bench.wait_vm(name, lambda vm: vm["state"] != "starting", "looked at")
     bench.memocd.memoc_text("release", name)
     bench.memocd.memoc_text("set", name, "swap=no")
     wait_for(lambda: bench.third.cgroup().limit() is None, RESIZE_LIMIT_S, "the limit to be opened", show=bench.third.cgroup().limit)
