@@ -130,7 +130,8 @@ def test_reset_and_nothing_asked(bench):
     bench.wait_event("rebooted", "actor", mark)
     guest.wait_reboot(since)
     bench.wait_steady("actor")
-    assert guest.balloon_bytes() == SMALL_MIB * MIB, "QEMU forgot its balloon: this test is about nothing"
+    # By then the policy may have given it some more than it was shrunk to.
+    assert guest.balloon_bytes() <= MEMORY_MIB * MIB * 7 // 8, "QEMU forgot its balloon: this test is about nothing"
     guest.job("use 150")
     bench.wait_true_terms("actor", MEMORY_MIB, 150)
     bench.memocd.kill()
