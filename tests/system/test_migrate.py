@@ -34,7 +34,10 @@ class Traffic(Pair):
         return guest
 
     def wait_settled(self, name):
-        return self.here.memocd.wait_vm(name, lambda vm: vm["state"] == "steady" and vm["need_bytes"] < vm["max_bytes"] // 2, 90,
+        # After a migration that failed statistics of before it do not count: two new ones are awaited.
+        return self.here.memocd.wait_vm(name, lambda vm: vm["state"] == "steady" and vm["need_bytes"] < vm["max_bytes"] // 2 and not vm["needy"]
+                                        and vm["usable_bytes"] is not None and vm["greedy_bytes"] >= 100 * MIB
+                                        and vm["stats_age_ms"] is not None and vm["last_change_ms"] >= 3000, 90,
                                         "steady and known to need little")
 
     def wait_stayer(self):
