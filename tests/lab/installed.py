@@ -24,6 +24,7 @@ HOOKS = pathlib.Path("/etc/libvirt/hooks")
 DEB = pathlib.Path("/lab/memoc.deb")
 BASE = pathlib.Path("/var/lib/memoc-lab/site")
 MEMORY_MIB = 160
+REST_S = 5  # a limit that has not moved for so long has followed what it follows
 # The dwell is short because guests here boot slowly enough; the rest is a user's default.
 CONFIG = {"host": {"reserve": "256M"}, "policy": {"dwell": "1s"}}
 # An administrator's own hooks. They tell what they were called with; libvirt gives them no environment worth the name.
@@ -199,13 +200,22 @@ class Site(Lab):
             self.memocd.wait_vm(name, lambda vm: vm["state"] == "steady" and vm["usable_bytes"] is not None, limit_s, "to be managed")
 
     def limit_all(self, size_mib=112):
-        """Pins every guest to a size that takes balloon and limit; {name: limit in bytes} by the kernel."""
+        """Pins every guest to a size that takes balloon and limit; {name: limit in bytes} by the kernel, once they rest: a limit
+        follows what QEMU itself needs, which is known some looks later."""
         for name in self.guests:
             self.memocd.memoc_text("resize", name, f"{size_mib}M")
         for name in self.guests:
             self.memocd.wait_vm(name, lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is not None
                                 and abs(vm["target_bytes"] - size_mib * MIB) < MIB, 60, "limited")
-        return self.limits()
+        rest = [self.limits(), time.monotonic()]
+
+        def resting():
+            now = self.limits()
+            if now != rest[0]:
+                rest[:] = now, time.monotonic()
+            return time.monotonic() - rest[1] >= REST_S
+        wait_for(resting, 60, "limits to rest", show=self.limits)
+        return rest[0]
 
     def limits(self):
         return {name: guest.cgroup().limit() for name, guest in self.guests.items()}

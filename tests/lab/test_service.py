@@ -87,7 +87,7 @@ def test_killed_and_back(site):
 
 def test_daemon_reload_keeps_limits(site):
     """systemd writes what it knows of a scope again: limits are there at once, or after a tick."""
-    before = site.limits()
+    before = site.limit_all()
     assert None not in before.values(), before
     systemctl("daemon-reload")
     wait_for(lambda: site.limits() == before, 10, f"limits {before}", show=site.limits)

@@ -19,7 +19,7 @@ RETRY_MIN_S = 2
 SMALL_SWAP_MIB = 128
 KEEP_FREE_MIB = 30  # less than the quarter of that swap that is kept at most
 CONFIG = {
-    "host": {"pool": "8G", "buffer": "64M"},
+    "host": {"pool": "3G", "buffer": "64M"},
     # A guest squeezed on purpose swaps: that is not what these tests are about (double swapping would open its limit).
     "policy": {"needy_swap": "1G"},
     "balloon": {"min_speed": f"{MIN_SPEED_MIB}M", "stall_timeout": "1500ms", "retry_min": f"{RETRY_MIN_S}s",

@@ -10,7 +10,7 @@ from run import limit
 MEMORY_MIB = 256
 SMALL_MIB = 160
 CONFIG = {
-    "host": {"pool": "8G", "buffer": "64M"},
+    "host": {"pool": "3G", "buffer": "64M"},
     "policy": {"grace": "30s"},
     # Stalls are not the subject here: the last pages of a guest that boots on a busy machine may take their time.
     "balloon": {"min_speed": "1M", "stall_timeout": "5s", "retry_min": "2s"},

@@ -16,7 +16,7 @@ from run import limit
 MEMORY_MIB = 384
 MIN_MIB = 64  # less than an idle guest needs: in most tests it is not what stops a shrink
 MINIMUMS = {"alpha": MIN_MIB * MIB, "beta": MIN_MIB * MIB}
-PLENTY = "8G"
+PLENTY = "3G"
 # Without growth an idle guest's need is then what it uses and these few MiB: what it has beyond can be computed.
 HEADROOM_MIB = 16
 POLICY = {"dwell": "0s", "headroom": f"{HEADROOM_MIB}M", "headroom_share": "0%"}
