@@ -7,6 +7,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 
 #include "controller/host/kernfile.h"
@@ -62,7 +63,52 @@ int block_look(struct block *b, int pagemap, size_t first, size_t n, uint64_t re
 
 /* ---- the map ---- */
 
-static int map_private(struct block *b, int pagemap)
+/*
+ * Linux 6.7 and later tell runs of swapped pages at once: 8 bytes of pagemap are not read for each page that is in
+ * memory. As include/uapi/linux/fs.h has it; headers of older systems do not.
+ */
+struct scan_region {
+	uint64_t start, end, categories;
+};
+struct scan_arg {
+	uint64_t size, flags, start, end, walk_end, vec, vec_len, max_pages;
+	uint64_t category_inverted, category_mask, category_anyof_mask, return_mask;
+};
+#define SCAN_PAGEMAP _IOWR('f', 16, struct scan_arg)
+#define SCAN_PRESENT (UINT64_C(1) << 3)
+#define SCAN_SWAPPED (UINT64_C(1) << 4)
+#define SCAN_REGIONS 512
+
+/* −ENOTTY: this kernel does not have it. −ESRCH: the process has ended; −errno. */
+static int scan_private(struct block *b, int pagemap)
+{
+	struct scan_region found[SCAN_REGIONS];
+	uint64_t end = b->start + b->pages * ADVICE_PAGE_BYTES;
+	struct scan_arg a = {.size = sizeof(a),
+			     .end = end,
+			     .vec = (uintptr_t)found,
+			     .vec_len = SCAN_REGIONS,
+			     .category_inverted = SCAN_PRESENT, /* swapped and not present */
+			     .category_mask = SCAN_SWAPPED | SCAN_PRESENT,
+			     .return_mask = SCAN_SWAPPED};
+
+	for (uint64_t at = b->start; at < end; at = a.walk_end) {
+		a.start = at;
+		int n = ioctl(pagemap, SCAN_PAGEMAP, &a);
+		if (n < 0 && errno == EINTR) {
+			a.walk_end = at;
+			continue;
+		}
+		if (n < 0 || a.walk_end <= at)
+			return n < 0 ? -errno : -ESRCH;
+		for (int i = 0; i < n; i++)
+			for (uint64_t page = found[i].start; page < found[i].end; page += ADVICE_PAGE_BYTES)
+				bit_set(b->swapped, (page - b->start) / ADVICE_PAGE_BYTES);
+	}
+	return 0;
+}
+
+static int read_private(struct block *b, int pagemap)
 {
 	uint64_t entry[LOOK_PAGES];
 
@@ -77,6 +123,14 @@ static int map_private(struct block *b, int pagemap)
 				bit_set(b->swapped, at + i);
 	}
 	return 0;
+}
+
+static int map_private(struct block *b, int pagemap)
+{
+	int scanned = scan_private(b, pagemap);
+	if (scanned != -ENOTTY && scanned != -EINVAL)
+		return scanned;
+	return read_private(b, pagemap);
 }
 
 static int map_data(struct block *b, size_t from, size_t to)

@@ -2,6 +2,7 @@
 """Memory advice at the source of a migration: what was swapped out stays out, whatever becomes of the migration."""
 
 import contextlib
+import operator
 import os
 import re
 import signal
@@ -14,12 +15,24 @@ from memocd import program
 from run import limit
 
 CONFIG = {"host": {"pool": "2G", "buffer": "320M"}, "policy": {"grace": "5s"}}
+PAGE = 4096
 MEMORY_MIB = 256
 SIZE_MIB = 150
 OWN_MIB = 24  # what QEMU has more of its own after a migration, at most
 HOT_MIB = 20
 SLOW_MIB_PER_S = 24  # a first pass of ten seconds: long enough for something to happen in it
 NO_NICE = ("setpriv", "--bounding-set", "-sys_nice")  # root without CAP_SYS_NICE, which process_madvise wants
+
+
+def present_pages(guest):
+    """A byte for each page of its memory: whether it is in memory, and not only in swap."""
+    maps = [line.split() for line in open(f"/proc/{guest.pid}/maps", encoding="ascii", errors="replace")]
+    blocks = [tuple(int(word, 16) for word in line[0].split("-")) for line in maps]
+    start, end = max(blocks, key=lambda block: block[1] - block[0] if block[1] - block[0] <= MEMORY_MIB * MIB else 0)
+    assert end - start == MEMORY_MIB * MIB, (start, end)
+    with open(f"/proc/{guest.pid}/pagemap", "rb", buffering=0) as pagemap:
+        entries = os.pread(pagemap.fileno(), (end - start) // PAGE * 8, start // PAGE * 8)
+    return bytes(byte >> 7 for byte in entries[7::8])
 
 
 class Pair:
@@ -156,15 +169,19 @@ def test_shared_memory(pair):
 
 @limit(500)
 def test_cancelled(pair):
-    """Cancelled in mid-pass: advice stops, limit and target are as they were."""
+    """Cancelled in mid-pass: advice stops, limit and target are as they were, and what was in memory before still is."""
     guest = pair.guest("stayer")
-    before, faults = guest.cgroup().limit(), host.major_faults(guest.pid)
+    before, faults, present = guest.cgroup().limit(), host.major_faults(guest.pid), present_pages(guest)
     with Migration(pair, guest) as migration:
         pair.wait_advised("stayer")
         guest.virsh("domjobabort")
         assert migration.virsh.wait(60) != 0
     pair.wait_back(guest, before)
     assert host.major_faults(guest.pid) > faults
+    kept = sum(map(operator.and_, present, present_pages(guest)))
+    print(f"{kept * PAGE // MIB} of {sum(present) * PAGE // MIB} MiB that were in memory before are so after the cancelled migration: "
+          f"{kept / sum(present):.1%}")
+    assert kept >= 0.95 * sum(present)
 
 
 @limit(500)
