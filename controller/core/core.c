@@ -196,10 +196,7 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 	record(x, vm, RECORD_TARGET, now, plan, "%s", vm->reason);
 	if (plan > now) {
 		c->given_bytes = add_sat_u64(c->given_bytes, plan - now);
-		if (vm->needy) {
-			vm->needy_rounds++;
-			vm->helping_bytes = plan - now;
-		}
+		vm->needy_rounds += vm->needy;
 		vm_signal(vm, SIG_RAISE, x);
 	} else {
 		vm_signal(vm, vm->plan_urgent && vm_limit_allowed(vm, x) ? SIG_LOWER_NOW : SIG_LOWER, x);

@@ -20,7 +20,8 @@ void vm_forget_signals(struct vm *vm)
 	vm->growth_from_ms = NEVER_MS;
 	vm->needy = vm->insatiable = false;
 	vm->needy_rounds = 0;
-	vm->helping_bytes = 0;
+	vm->host_need = vm->left_known = false;
+	memset(vm->stats_size_bytes, 0, sizeof(vm->stats_size_bytes));
 	vm->grown_bytes = 0;
 	vm->past_n = 0;
 	vm->usable_ms = NEVER_MS;
@@ -239,6 +240,14 @@ static void note_silence(struct vm *vm, struct vm_ctx *x)
 	}
 }
 
+void vm_note_stats_size(struct vm *vm)
+{
+	uint64_t size = vm_size_bytes(vm), *sizes = vm->stats_size_bytes;
+	sizes[2] = sizes[1] ? sizes[1] : size;
+	sizes[1] = sizes[0] ? sizes[0] : size;
+	sizes[0] = size;
+}
+
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 {
 	if (s->has_actual)
@@ -256,6 +265,7 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 		vm->has_stats = true;
 	}
 	if (advanced) {
+		vm_note_stats_size(vm);
 		vm->hidden_bytes = vm_hidden_bytes(vm, x->now_ms);
 		vm_surge_begins(vm, x->now_ms);
 	}
@@ -512,6 +522,7 @@ static double low_sign(struct vm *vm, const struct vm_ctx *x, uint64_t usable)
  */
 static double guest_sign(struct vm *vm, struct vm_ctx *x)
 {
+	vm->left_known = false;
 	if (!vm_stats_fresh(vm, x->config, x->now_ms))
 		return SIGN_NONE;
 	/* A guest that swaps and does not say what is usable may have nothing. */
@@ -521,6 +532,8 @@ static double guest_sign(struct vm *vm, struct vm_ctx *x)
 	if (vm->stats.has_available)
 		usable = add_sat_u64(usable, sub_sat_u64(sub_sat_u64(vm->actual_bytes, vm->stats.available_bytes),
 							 vm->hidden_bytes));
+	vm->left_known = known;
+	vm->left_bytes = usable;
 	uint64_t size = vm_size_bytes(vm);
 	double swap = vm->has_guest_rates ? vm->guest_swap_in_per_s + vm->guest_swap_out_per_s : 0;
 	if (swap >= x->config->needy_swap_bytes_per_s && usable < max_u64(32 * MIB, size / 8)) {
@@ -627,6 +640,7 @@ static void estimate_need(struct vm *vm, struct vm_ctx *x)
 	double guest = guest_sign(vm, x);
 	double host = host_sign(vm, x);
 	double score = guest + host;
+	vm->host_need = host > 0;
 	if (host > 0 && !vm_stats_fresh(vm, x->config, x->now_ms))
 		remember_host_floor(vm, x);
 	if (score > 0) {

@@ -87,7 +87,7 @@ static uint64_t blind_helping(const struct plan *p, const struct vm *vm)
 {
 	uint64_t size = vm_size_bytes(vm), low = vm_low_usable_bytes(vm);
 	uint64_t above = vm_past_above_bytes(vm, add_sat_u64(size, size / 64));
-	uint64_t guess = max_u64(above ? above - size : 0, 2 * max_u64(vm->grown_bytes, vm->surge_bytes));
+	uint64_t guess = max_u64(above ? above - size : 0, max_u64(vm->grown_bytes, vm->surge_bytes) / 2 * 3);
 	uint64_t helping = max_u64(add_sat_u64(guess, 2 * low), least_helping(p, size));
 	if (vm->usable_ms == vm->needy_sign_ms && vm->usable_bytes < low)
 		helping = mul_div_u64(helping, low - vm->usable_bytes, low);
@@ -95,19 +95,42 @@ static uint64_t blind_helping(const struct plan *p, const struct vm *vm)
 }
 
 /*
+ * Nothing is left of what it has, by its own word or as its host sees it. Counters of swap come later than what they
+ * count: a guest that was given enough tells of its lack afterwards, and then of pages that come home.
+ */
+static bool runs_dry(const struct vm *vm)
+{
+	bool surges = vm->surge_sign_ms == vm->needy_sign_ms;
+	return !vm->left_known || vm->left_bytes < vm_low_usable_bytes(vm) || surges || vm->host_need;
+}
+
+/* In intervals: a guest that swaps so long after a helping, and has usable memory, does not find that useful. */
+#define HELPING_WORKS 3
+
+/* Growth since the statistics before the last but one came: a helping that what they count has not seen yet. */
+static uint64_t given_lately(const struct vm *vm)
+{
+	uint64_t before = vm->stats_size_bytes[2];
+	return before ? sub_sat_u64(vm_size_bytes(vm), before) : 0;
+}
+
+/*
  * How much a needy VM needs cannot be known; it is found by giving. While all that is known is that nothing is left,
  * a guess; once it has swapped, twice of what it swapped less what it was given since, but at first no less than that
  * it can go on: what it swapped until its statistics tells of the begin of its growth only. Each helping after the
- * second that did not end the need is doubled. What was too much is greedy soon, and comes back.
+ * second that did not end the need is doubled. Who has some left of the last gets no other yet. What was too much is
+ * greedy soon, and comes back.
  */
 static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
 {
-	uint64_t potential = sub_sat_u64(vm_max_bytes(vm), vm_size_bytes(vm));
-	uint64_t swapped = vm->has_guest_rates ? vm->guest_swap_delta_bytes : 0, helping;
+	uint64_t potential = sub_sat_u64(vm_max_bytes(vm), vm_size_bytes(vm)), low = vm_low_usable_bytes(vm), helping;
+	uint64_t swapped = vm->has_guest_rates ? vm->guest_swap_delta_bytes : 0;
+	bool just = vm->needy_rounds && p->now_ms - vm->grow_ms < HELPING_WORKS * p->config->interval_ms;
+	if (!runs_dry(vm) && (just || !swapped))
+		return min_u64(sub_sat_u64(2 * low, vm->left_bytes), potential);
 	if (swapped) {
-		bool just = vm->needy_rounds && p->now_ms - vm->grow_ms < 2 * p->config->interval_ms;
-		helping = sub_sat_u64(2 * swapped, just ? vm->helping_bytes : 0);
-		helping = add_sat_u64(max_u64(helping, swapped / 2), 2 * vm_low_usable_bytes(vm));
+		helping = max_u64(sub_sat_u64(2 * swapped, given_lately(vm)), swapped / 2);
+		helping = add_sat_u64(helping, 2 * low);
 		if (!vm->needy_rounds)
 			helping = max_u64(helping, least_helping(p, vm_size_bytes(vm)));
 	} else {

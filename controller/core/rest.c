@@ -77,6 +77,7 @@ void vm_note_stats(struct vm *vm, const struct guest_stats *s, uint64_t now_ms)
 	vm->rate_stats_ms = vm->stats_ms = vm->asked_ms = vm->silent_from_ms = now_ms;
 	vm->stats_advances++;
 	vm->stats = *s;
+	vm_note_stats_size(vm);
 	vm_surge_begins(vm, now_ms);
 }
 

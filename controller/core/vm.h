@@ -177,13 +177,16 @@ struct vm {
 	/* what it used once and when it used so much last: heights fall and times rise from [0] on */
 	uint64_t past_bytes[PAST_LEVELS], past_ms[PAST_LEVELS], past_n;
 	uint64_t usable_bytes, usable_ms; /* left at the last sign of need that it had too little; NEVER_MS = never */
+	bool left_known; /* by its last statistics; what the balloon returned since counts in */
+	uint64_t left_bytes;
+	uint64_t stats_size_bytes[3]; /* its size when the last statistics came, those before, and before those; 0 = none */
 	uint64_t host_floor_bytes,
 		host_floor_until_ms; /* size at which the host last saw it fault: not below until then */
 	bool needy;
+	bool host_need; /* its host sees so, too */
 	uint64_t needy_since_ms, needy_sign_ms;
 	bool insatiable;	/* all it may have did not end its need for minutes; until the need ends */
 	unsigned needy_rounds;	/* growths that did not end it */
-	uint64_t helping_bytes; /* the last of them */
 	double need_score;	/* weighted; orders the needy */
 	unsigned rank;		/* 1 = neediest; 0 = not needy */
 	char needy_why[80];
@@ -401,6 +404,7 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 void vm_take_residency(struct vm *vm, const struct vm_ctx *x, const struct vm_host_sample *s);
 /* Its parts: statistics came; a look at its residency came, that is in the sample already. */
 void vm_surge_begins(struct vm *vm, uint64_t now_ms);
+void vm_note_stats_size(struct vm *vm);
 void vm_note_surge(struct vm *vm, uint64_t now_ms);
 /* What vm_take_sample() keeps of counters that have been the same for so long that all their rates are 0. */
 void vm_counters_stand(struct vm *vm, uint64_t now_ms);

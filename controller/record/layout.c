@@ -124,7 +124,8 @@ static const struct field vm_list[] = {
 	DOUBLE(struct vm, , growth_mean_bytes_per_s), DOUBLE(struct vm, , growth_dev_bytes_per_s), U64(struct vm, , headroom_bytes),
 	U64(struct vm, , need_bytes), U64(struct vm, , greedy_bytes), U64(struct vm, , host_floor_bytes), U64(struct vm, , host_floor_until_ms),
 	WORDS(struct vm, , past_bytes), WORDS(struct vm, , past_ms), U64(struct vm, , past_n), U64(struct vm, , usable_bytes), U64(struct vm, , usable_ms),
-	BOOL(struct vm, , needy), U64(struct vm, , needy_since_ms), BOOL(struct vm, , insatiable), U64(struct vm, , needy_sign_ms), INT(struct vm, , needy_rounds), U64(struct vm, , helping_bytes),
+	BOOL(struct vm, , needy), U64(struct vm, , needy_since_ms), BOOL(struct vm, , insatiable), U64(struct vm, , needy_sign_ms), INT(struct vm, , needy_rounds),
+	BOOL(struct vm, , host_need), BOOL(struct vm, , left_known), U64(struct vm, , left_bytes), WORDS(struct vm, , stats_size_bytes),
 	DOUBLE(struct vm, , need_score), INT(struct vm, , rank), TEXT(struct vm, , needy_why),
 	/* target and how it is being reached */
 	U64(struct vm, , target_bytes), BOOL(struct vm, , balloon_unsure), U64(struct vm, , balloon_asked_bytes), U64(struct vm, , limit_asked_bytes),
