@@ -10,7 +10,7 @@ from run import limit
 from installed import CONFIG, Site, systemctl, wait_for
 
 MEMORY_MIB = 128
-SMALL_MIB = 80
+SMALL_MIB = 72
 
 
 IN_MODIFY = 2
@@ -59,11 +59,11 @@ class Bench(Site):
         self.memocd.wait_answering()
         self.memocd.memoc_text("resize", "mute", f"{MEMORY_MIB}M")
         group = self.mute.cgroup()
-        enough = (SMALL_MIB + 24) * MIB + self.memocd.info("mute")["overhead_bytes"]
-        wait_for(lambda: (group.limit() or 1 << 62) >= enough, 60, "the limit to be far", show=group.limit)
+        enough = (SMALL_MIB + 12) * MIB + self.memocd.info("mute")["overhead_bytes"]  # above the limit that is to come
+        wait_for(lambda: (group.limit() or 1 << 62) >= enough + 16 * MIB, 60, "the limit to be far", show=group.limit)
         self.mute.job("use 0")
         self.mute.job("touch 90")  # what was swapped out by the last test is back
-        wait_for(lambda: group.usage() >= enough - 8 * MIB, 60, "its memory to be back", show=group.usage)
+        wait_for(lambda: group.usage() >= enough, 60, "its memory to be back", show=group.usage)
         before, writes = self.events(), Writes(group.path / "memory.high", group.path / "memory.reclaim")
         self.memocd.memoc_text("resize", "mute", f"{SMALL_MIB}M")
         overhead = self.memocd.info("mute")["overhead_bytes"]
