@@ -5,6 +5,7 @@
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
+#include <zlib.h>
 
 #include "controller/cli/check.h"
 #include "common/parse.h"
@@ -284,15 +285,34 @@ static bool check_page_idle(const char *root, struct check_list *l)
 	return there;
 }
 
-/* y, n or ? of a kernel option, from the configuration that distributions put into /boot. */
-static char kernel_option(const char *root, const struct kernel *k, const char *option)
+#define KERNEL_CONFIG_MOST (512 * 1024)
+
+/* What distributions put into /boot, or the kernel's own copy (CONFIG_IKCONFIG_PROC). */
+static bool read_kernel_config(const char *root, const struct kernel *k, char *ret)
 {
-	char path[128], wanted[64];
-	char *text AUTO_FREE = malloc(512 * 1024);
-	const char *at;
+	char path[256];
 
 	snprintf(path, sizeof(path), "/boot/config-%s", k->release);
-	if (!text || check_read(root, path, text, 512 * 1024) < 0)
+	if (check_read(root, path, ret, KERNEL_CONFIG_MOST) >= 0)
+		return true;
+	snprintf(path, sizeof(path), "%s/proc/config.gz", root);
+	gzFile file = gzopen(path, "re");
+	if (!file)
+		return false;
+	int n = gzread(file, ret, KERNEL_CONFIG_MOST - 1);
+	gzclose(file);
+	ret[n > 0 ? n : 0] = '\0';
+	return n > 0;
+}
+
+/* y, n or ? of a kernel option. */
+static char kernel_option(const char *root, const struct kernel *k, const char *option)
+{
+	char wanted[64];
+	char *text AUTO_FREE = malloc(KERNEL_CONFIG_MOST);
+	const char *at;
+
+	if (!text || !read_kernel_config(root, k, text))
 		return '?';
 	snprintf(wanted, sizeof(wanted), "\n%s=", option);
 	at = strstr(text, wanted);
@@ -320,7 +340,7 @@ static bool check_damon(const char *root, const struct kernel *k, struct check_l
 		check_problem(
 			l, CHECK_WARN, "damon",
 			"look for CONFIG_DAMON_VADDR=y in the kernel's configuration; if it is there, all is well",
-			"DAMON is there; whether it can watch processes cannot be told: no /boot/config-%s",
+			"DAMON is there; whether it can watch processes cannot be told: neither /boot/config-%s nor /proc/config.gz",
 			k->release);
 	}
 	return option == 'y';

@@ -52,6 +52,8 @@ static void step(struct daemon *d, struct event *ev)
 	ev->now_ms = now_ms();
 	int r = core_step(d->core, ev, &d->effects);
 	recorder_event(d->recorder, ev, r);
+	if (r == 0 && ev->type == EVENT_TICK)
+		d->decided_ms = ev->now_ms;
 	if (r < 0 && r != -ENOENT)
 		log_error("event %d was refused by the core: %s", ev->type, strerror(-r));
 	if (r == 0)

@@ -109,6 +109,7 @@ struct daemon {
 	bool draining;
 	bool closing; /* nothing is decided any more: limits stay as they are */
 	bool watchdog_asked;
+	uint64_t decided_ms; /* the last tick that the core has dealt with */
 	struct entry *entries;
 	vm_id next_id;
 	struct virt_events *link;

@@ -589,10 +589,15 @@ static void watchdog_done(void *arg, bool cancelled)
 	job_free(arg);
 }
 
-/* Petted only when the loop turns and a worker answers. */
+#define TICKS_LATE 3
+#define TICKS_LATE_MS 5000
+
+/* Petted only while ticks are decided, the loop turns and a worker answers. */
 void job_watchdog(struct daemon *d)
 {
-	struct job *j = d->watchdog_asked ? NULL : job_new(d, NULL);
+	uint64_t late_ms = TICKS_LATE * d->config.core.interval_ms + TICKS_LATE_MS;
+	bool decides = now_ms() - d->decided_ms <= late_ms;
+	struct job *j = d->watchdog_asked || !decides ? NULL : job_new(d, NULL);
 	if (!j)
 		return;
 	d->watchdog_asked = true;

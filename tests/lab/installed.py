@@ -220,6 +220,12 @@ class Site(Lab):
     def limits(self):
         return {name: guest.cgroup().limit() for name, guest in self.guests.items()}
 
+    def check(self):
+        """After every test: nobody was killed for want of memory, on the host or in a guest."""
+        self.assert_unharmed()
+        for name, guest in self.guests.items():
+            assert guest.report()["oom_kills"] == 0, f"{name}: killed something inside"
+
     def assert_unharmed(self):
         """The QEMUs of before, no OOM kill in any of their groups, and nobody has touched memory.max."""
         for name, guest in self.guests.items():

@@ -213,6 +213,8 @@ def main():
     parser.add_argument("--words", default="apparmor=0", help="for the kernel's command line (apparmor=1 switches AppArmor on)")
     parser.add_argument("--limit", metavar="S", type=int, default=LIMIT_S, help="seconds until the host is ended")
     arguments = parser.parse_args()
+    if arguments.flavour not in FLAVOURS:  # $LAB, which argparse does not look at
+        parser.error(f"LAB={arguments.flavour}: one of {', '.join(FLAVOURS)} is wanted")
     tests = chosen(arguments.k)
     if arguments.list:
         print(*(name for _, _, names in tests for name in names), sep="\n")

@@ -3,6 +3,7 @@
 
 import os
 import re
+import time
 
 from run import limit
 from installed import FOREIGN_LOG, HOOKS, Site, foreign_hooks, installed, journal, plant_foreign_hooks, run, systemctl, unit, wait_for
@@ -12,8 +13,7 @@ class Bench(Site):
     def __init__(self, lab):
         super().__init__(lab)
         self.was_installed = installed()  # set up again after a test failed
-        self.foreign = plant_foreign_hooks()
-        systemctl("reload", "libvirtd.service")
+        self.foreign = plant_foreign_hooks()  # libvirtd looked for hooks when it started, and found none: it calls none of them yet
         self.start_guests()
         self.work()
         self.before = {name: guest.pid for name, guest in self.guests.items()}
@@ -49,15 +49,21 @@ def test_files_are_where_they_belong(site):
 
 @limit(180)
 def test_hook_is_seen_without_a_restart(site):
-    """libvirtd was reloaded: a VM that starts now is told to memocd by the hook, and the administrator's hooks run as before."""
+    """libvirtd, which had found no hook at all when it started, was reloaded by the package: a VM that starts now is told to memocd by
+    the hook, and the administrator's hooks run beside it."""
     FOREIGN_LOG.unlink(missing_ok=True)
     site.memocd.config_path.write_text("[log]\nlevel = debug\n", encoding="ascii")
     site.memocd.reload()
     wait_for(lambda: re.search(r"^log\.level +debug ", site.memocd.memoc_text("config"), re.MULTILINE), 30, "memocd to tell more")
-    guest = site.guest("late", 96)
+    guest, began = site.guest("late", 96), time.monotonic()
+    guest.wait_ready()
+    print(f"a guest of 96 MiB is ready {time.monotonic() - began:.1f} s after it was started")
     wait_for(lambda: any(str(e["MESSAGE"]) == "hook: late prepare" for e in journal("-u", "memocd")), 60, "the hook to tell of late")
     assert [event["event"] for event in site.memocd.events() if event["vm"] == "late"][0] == "added"
     guest.destroy()
+    life = wait_for(lambda: [e["MEMOC_EVENT"] for e in journal("MEMOC_VM=late")][-1:] == ["gone"] and
+                    [e["MEMOC_EVENT"] for e in journal("MEMOC_VM=late")], 30, "the journal to tell of late's end")
+    assert life[0] == "added" and life.count("added") == life.count("gone") == 1, life
     guest.undefine()
     del site.guests["late"]
     said = wait_for(lambda: FOREIGN_LOG.exists() and "other late release" in FOREIGN_LOG.read_text(encoding="utf-8")

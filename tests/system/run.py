@@ -3,7 +3,7 @@
 
 A module may have `fixture(lab)`, a function that yields one object; it is made once per module and given to each test
 (without it the test gets the Lab itself). After a failed test it is made anew, so that no test suffers from another. If
-the object has `reset()`, that is called before every test. A test raises Skip("why") where its subject cannot exist.
+the object has `reset()`, that is called before every test, and `check()` after each that has passed. A test raises Skip("why") where its subject cannot exist.
 
 The last line is "N passed, N failed, N skipped"; the exit status is 0 when none failed and at least one ran.
 """
@@ -104,6 +104,8 @@ class ModuleRun:
                     self.object.reset()
                 began = time.monotonic()
                 function(self.object)
+                if hasattr(self.object, "check"):
+                    self.object.check()
             self.results.add("passed", name, began)
         except Skip as skip:
             self.results.add("skipped", name, began, str(skip))
