@@ -340,7 +340,8 @@ static bool check_damon(const char *root, const struct kernel *k, struct check_l
 		check_problem(
 			l, CHECK_WARN, "damon",
 			"look for CONFIG_DAMON_VADDR=y in the kernel's configuration; if it is there, all is well",
-			"DAMON is there; whether it can watch processes cannot be told: neither /boot/config-%s nor /proc/config.gz",
+			"DAMON is there; whether it can watch processes cannot be told: neither /boot/config-%s nor "
+			"/proc/config.gz",
 			k->release);
 	}
 	return option == 'y';

@@ -177,18 +177,19 @@ struct vm {
 	/* what it used once and when it used so much last: heights fall and times rise from [0] on */
 	uint64_t past_bytes[PAST_LEVELS], past_ms[PAST_LEVELS], past_n;
 	uint64_t usable_bytes, usable_ms; /* left at the last sign of need that it had too little; NEVER_MS = never */
-	bool left_known; /* by its last statistics; what the balloon returned since counts in */
+	bool left_known;		  /* by its last statistics; what the balloon returned since counts in */
 	uint64_t left_bytes;
-	uint64_t stats_size_bytes[3]; /* its size when the last statistics came, those before, and before those; 0 = none */
+	uint64_t stats_size_bytes[3]; /* its size when the last statistics came, those before, and before those; 0 =
+					 none */
 	uint64_t host_floor_bytes,
 		host_floor_until_ms; /* size at which the host last saw it fault: not below until then */
 	bool needy;
 	bool host_need; /* its host sees so, too */
 	uint64_t needy_since_ms, needy_sign_ms;
-	bool insatiable;	/* all it may have did not end its need for minutes; until the need ends */
-	unsigned needy_rounds;	/* growths that did not end it */
-	double need_score;	/* weighted; orders the needy */
-	unsigned rank;		/* 1 = neediest; 0 = not needy */
+	bool insatiable;       /* all it may have did not end its need for minutes; until the need ends */
+	unsigned needy_rounds; /* growths that did not end it */
+	double need_score;     /* weighted; orders the needy */
+	unsigned rank;	       /* 1 = neediest; 0 = not needy */
 	char needy_why[80];
 
 	/* --- target and how it is being reached --- */
