@@ -1,13 +1,29 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* simulate: policies in virtual time over a trace of memory demand. */
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "controller/cli/commands.h"
 #include "controller/cli/simulate.h"
 
+/* The first faults, a line each, and how many more there are. */
+static int bad_trace(struct cli *cli, const struct trace_report *report, const char *why)
+{
+	size_t shown = min_u64(report->n, TRACE_FAULTS_MAX);
+
+	if (shown <= 1)
+		return cli_fail(cli, CLI_FAILED, "%s", why);
+	for (size_t i = 0; i < shown; i++)
+		cli_fail(cli, CLI_FAILED, "%s", report->first[i].text);
+	if (report->n > shown)
+		cli_fail(cli, CLI_FAILED, "and %llu more", (unsigned long long)(report->n - shown));
+	return CLI_FAILED;
+}
+
 static int simulate_trace(struct cli *cli)
 {
+	struct trace_report *report AUTO_FREE = calloc(1, sizeof(*report));
 	struct simulate_options options;
 	struct memoc_err err = {0};
 	struct trace *trace = NULL;
@@ -16,8 +32,10 @@ static int simulate_trace(struct cli *cli)
 
 	if (r != CLI_DONE)
 		return r;
-	if (trace_read(options.trace_path, &trace, &err) < 0)
-		return cli_fail(cli, CLI_FAILED, "%s", err.text);
+	if (!report)
+		return cli_fail(cli, CLI_FAILED, "out of memory");
+	if (trace_read_report(options.trace_path, &trace, report, &err) < 0)
+		return bad_trace(cli, report, err.text);
 	run.trace = trace;
 	r = run_policies(&run);
 	if (r == CLI_DONE)

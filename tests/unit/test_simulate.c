@@ -272,6 +272,11 @@ static void test_bad_input(void **state)
 		     "bad.csv");
 	assert_file("kept.csv", "old\n", true);
 	assert_false(there("new.svg"));
+	put_file("worse.csv", "time_s,vm,size_mib,demand_mib\n1,a,-5,1\n2,a,-5,1\n3,a,-5,1\n4,a,-5,1\n5,a,-5,1\n"
+			      "6,a,-5,1\n7,a,-5,1\n8,a,-5,1\n9,a,-5,1\n10,a,-5,1\n11,a,-5,1\n12,a,-5,1\n");
+	/* ten with file, line and reason, then a count */
+	assert_error("simulate --trace worse.csv --overcommit 2", CLI_FAILED, "worse.csv:11:");
+	assert_error("simulate --trace worse.csv --overcommit 2", CLI_FAILED, "memoc: and 2 more");
 }
 
 static void test_policy_paths(void **state)

@@ -103,7 +103,7 @@ def put_table(results):
 
 
 def check_figures(bars, results, start_cpu_s):
-    """policy.md's bars of one run at overcommit 4 or 6, against each peer, and what bounds them in the same run."""
+    """policy.md's bars of one run at overcommit 4 or 6, against each peer, and what rules with more knowledge cost in the same run."""
     ours, ideal, headroom, mom = (results[name] for name in (OURS, "ideal", "ideal-headroom", "mom"))
     for peer in ("mom", "pve", "squeezed", "static"):
         share = 0.01 if peer == "mom" else 1.0
@@ -113,9 +113,9 @@ def check_figures(bars, results, start_cpu_s):
     bars.check("relief p50, s", ours["relief_p50_s"], 1)
     bars.check("relief p99, s", ours["relief_p99_s"], 6,
                f"(host not short: {number(ours['relief_fit_p99_s'])}; ideal's {number(ideal['relief_p99_s'])}; "
-               f"bound, with the least headroom left to all: {number(headroom['relief_p99_s'])})")
+               f"with the least headroom left to all and demand known: {number(headroom['relief_p99_s'])})")
     bars.check("churn", ours["churn"], 1.5,
-               f"(bound, without foresight, delay, headroom and buffer: {number(ours['churn_blind'])}; "
+               f"(least recently used first, without delay, headroom and buffer: {number(ours['churn_blind'])}; "
                f"ideal's {number(ideal['churn'])})")
     bars.check("churn, against 1/5 of mom's", ours["churn"], mom["churn"] / 5, f"(mom's {number(mom['churn'])})")
     bars.check("buffer, % of the pool", 100 * ours["buffer_ratio"], 5)
