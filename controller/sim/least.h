@@ -5,9 +5,9 @@
  * demand is b or more. Memory is given only when it is wanted, and, when the pool is full, taken from the layer that is
  * wanted again last (Belady 1966: no other choice fetches less).
  *
- * The same without foresight: when the pool is full, memory is taken from the layer that was not wanted for longest. As
- * for page replacement no rule is known that does better by the past alone: what a policy that reacts moves at least,
- * if it knows demand itself at once and leaves nobody any headroom.
+ * The same without foresight: when the pool is full, memory is taken from the layer that was not wanted for longest, by
+ * who knows demand itself at once and leaves nobody any headroom. What that rule costs; another one may do better on a
+ * given trace.
  */
 #ifndef MEMOC_SIM_LEAST_H
 #define MEMOC_SIM_LEAST_H
