@@ -63,7 +63,7 @@ static uint64_t locked_mib;	/* mlocked, out of the balloon's reach */
 static uint64_t pace_ms = PACE_DEFAULT_MS;
 static bool zipf, standing;
 static uint8_t marks[REGION_BYTES / PAGE / 8]; /* a bit for each page that was walked since `mark` */
-static uint64_t marked_pages, marks_end;	       /* how many bits are set, and behind the last one */
+static uint64_t marked_pages, marks_end;       /* how many bits are set, and behind the last one */
 static struct job pending, running, last_done;
 static unsigned next_job = 1;
 static _Atomic uint64_t walked_pages;  /* by the walker, ever */
@@ -625,12 +625,13 @@ static void cmd_reboot(const char *id, int how)
 
 static uint64_t watch_ms;
 
-static const char help[] = "use MIB: hot working set | touch MIB: once, then free | lock MIB: keep out of the "
-			   "balloon's reach | pace MS: one "
-			   "pass (0: flat out) | pattern walk or zipf | stand: still, and the pages walked since | "
-			   "mark: goes on, counting anew | report | meminfo | watch MS: a rate event each MS (0: off) | throttle "
-			   "PCT | load-driver | "
-			   "unload-driver | reboot | poweroff | crash | ping";
+static const char help[] =
+	"use MIB: hot working set | touch MIB: once, then free | lock MIB: keep out of the "
+	"balloon's reach | pace MS: one "
+	"pass (0: flat out) | pattern walk or zipf | stand: still, and the pages walked since | "
+	"mark: goes on, counting anew | report | meminfo | watch MS: a rate event each MS (0: off) | throttle "
+	"PCT | load-driver | "
+	"unload-driver | reboot | poweroff | crash | ping";
 
 static void obey(char *line)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Working set of a QEMU that runs, once a window: watch BACKEND PID MIB WINDOW_MS READINGS [CGROUP [PAGES [stepped]]].
- * MIB is the guest's memory (one block), CGROUP the directory where it is charged, below the hierarchy's mount point, or
+ * MIB is the guest's memory (one block), CGROUP the directory where it is charged, below the hierarchy's mount point,
+ * or
  * "" (lru and refault want it). What its guest uses is for the caller to know. Says where RAM was found first.
  *
  * Stepped, each window waits for a line on standard input, says "begun" when it has begun and "waited" when its time is
