@@ -117,6 +117,16 @@ class Errors:
     def __init__(self, memory_mib):
         self.whole, self.off, self.unknown, self.cost_ms = memory_mib * MIB, [], [], []
 
+    @classmethod
+    def together(cls, series):
+        """Several series as one."""
+        found = cls(0)
+        for errors in series:
+            found.off += errors.off
+            found.unknown += errors.unknown
+            found.cost_ms += errors.cost_ms
+        return found
+
     def add(self, window, truth):
         if window.read is None:
             self.unknown.append(window.why)
@@ -130,7 +140,12 @@ class Errors:
     def mean(self):
         return statistics.fmean(map(abs, self.off)) if self.off else float("inf")
 
+    def __str__(self):
+        return f"{len(self.off)} readings, {self.within(0.02):.1%} within ±2 %, {self.within(0.05):.1%} within ±5 %, mean error " \
+               f"{self.mean():.2%}, {len(self.unknown)} unknown"
+
     def row(self):
+        """A line under HEAD."""
         if not self.off:
             return f"{0:4} {len(self.unknown):4}      -      -      -      -       -"
         return f"{len(self.off):4} {len(self.unknown):4} {self.within(0.02):5.0%}  {self.within(0.05):5.0%}  {self.mean():6.2%} " \
