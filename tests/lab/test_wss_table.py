@@ -13,7 +13,7 @@ import subprocess
 import time
 
 from host import MIB
-from run import limit
+from run import Skip, limit
 from installed import Site
 from windows import PROGRAMS, Errors, HugePages, Rest, Watch
 
@@ -72,6 +72,8 @@ class Bench(Site):
                 rest = Rest(guest, WINDOW_MS)
                 say(f"\n{name}: {MEMORY_MIB} MiB, {rest.huge:.0%} in huge pages, windows of {WINDOW_MS} ms; at rest it uses "
                     f"{rest.bytes / MIB:.1f} MiB (by the tables {rest.tables / MIB:.1f})")
+                if huge and not rest.huge and not rest.aligned:
+                    raise Skip("QEMU has mapped its memory at no multiple of 2 MiB, so that the kernel can give it no huge pages")
                 assert rest.huge > 0.9 if huge else rest.huge == 0, f"not backed as wanted: {rest.huge}"
                 say(f"{'':16}{Errors.HEAD}")
                 for backend, pattern, windows in plan(huge):

@@ -21,6 +21,7 @@ import host
 from host import MIB, LabError
 
 PAGE_BYTES = 4096
+HUGE_BYTES = 2 * MIB
 PROGRAMS = pathlib.Path(os.environ.get("MEMOC_WSS_PROGRAMS", "/lab/wss"))
 THP = pathlib.Path("/sys/kernel/mm/transparent_hugepage")
 
@@ -103,6 +104,7 @@ class Rest:
         guest.job("use 0")
         with Watch(guest, "idle", window_ms, pages=guest.memory_mib * MIB // PAGE_BYTES) as watch:
             taken = [watch.window() for _ in range(windows)]
+            self.aligned = watch.start % HUGE_BYTES == 0
             self.huge = watch.of_ram("AnonHugePages", "ShmemPmdMapped") / watch.of_ram("Rss")  # share of what is there
         unknown = [window.why for window in taken if window.read is None]
         if unknown:
