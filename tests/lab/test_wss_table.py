@@ -57,11 +57,9 @@ def plan(huge):
 
 
 class Bench(Site):
-    """Guests come one after the other. What was measured is kept for the last tests of the module."""
+    """Guests come one after the other. What was measured is kept for the sums, also where a kind fails and all is made anew."""
 
-    def __init__(self, lab):
-        super().__init__(lab)
-        self.errors = {}  # (kind, pattern, backend)
+    errors = {}  # (kind, pattern, backend)
 
     def measure(self, name, huge, **kinds):
         """All back-ends and patterns on one guest of this kind."""
