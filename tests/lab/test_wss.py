@@ -59,11 +59,13 @@ class Bench(Site):
 def fixture(lab):
     with HugePages("never"):
         bench = Bench(lab)
-        yield bench
-        bench.mute.destroy()
-        bench.mute.undefine()
-        bench.memocd.memoc_text("release", check=False)
-        bench.configure(CONFIG)
+        try:
+            yield bench
+        finally:
+            bench.mute.destroy()
+            bench.mute.undefine()
+            bench.memocd.memoc_text("release", check=False)
+            bench.configure(CONFIG)
 
 
 @limit(60)
