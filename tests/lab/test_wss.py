@@ -76,15 +76,17 @@ def test_a_known_working_set(site):
     for mib in (13, 64):
         site.mute.job(f"use {mib}")
         since = time.monotonic()
-        for _ in range(2):
+        for index in range(2):
             since, info, signal = site.reading(since)
             readings.append(site.off(info, mib * MIB + rest))
+            own = info["wss_error_bytes"] / (MEMORY_MIB * MIB)
             assert signal["source"] == "idle" and signal["age_ms"] < 4 * READING_S * 1000, signal
-            assert 0 < info["wss_error_bytes"] <= 0.025 * MEMORY_MIB * MIB, info
+            # As many pages are looked at as were enough for what it used before: right after a step it is a little less exact.
+            assert 0 < own <= (0.025 if index else 0.035), info
+            # In 19 of 20 cases it is within its own error; by twice as much less than 1 in 10,000 is off.
+            assert abs(readings[-1]) <= 2 * own, (info, rest)
     print(f"at rest {rest / MIB:.1f} MiB; off by", ", ".join(f"{off:+.2%}" for off in readings))
-    # The sample is for ±2 % in 19 of 20 cases: a single one that is off by twice as much is less likely than 1 in 10,000.
-    assert rest < 0.1 * MEMORY_MIB * MIB and all(abs(off) <= 0.04 for off in readings), (rest, readings)
-    assert sum(map(abs, readings)) / len(readings) <= 0.02, readings
+    assert rest < 0.1 * MEMORY_MIB * MIB and sum(map(abs, readings)) / len(readings) <= 0.02, (rest, readings)
 
 
 @limit(120)
