@@ -103,7 +103,6 @@ def test_its_size_follows(site):
     assert "MiB, by idle, " in text, text
     shrunk = vm["target_bytes"]
     site.mute.job("use 80")
-    vm = site.memocd.wait_vm("quiet", lambda vm: vm["target_bytes"] > 80 * MIB, 60, "to be given what it uses")
-    assert vm["target_bytes"] > shrunk, (vm, shrunk)
+    site.memocd.wait_vm("quiet", lambda vm: vm["target_bytes"] > max(shrunk + 4 * MIB, 84 * MIB), 60, "to be given what it uses")
     wait_for(lambda: site.mute.relative_rate(0.5) > 0.8, 60, "quiet to keep its pace", show=site.mute.report)
     site.assert_unharmed()
