@@ -61,6 +61,9 @@ static uint64_t use_pages;	/* walked */
 static uint64_t want_use_pages; /* asked for; use_pages follows when the first touch is complete */
 static uint64_t locked_mib;	/* mlocked, out of the balloon's reach */
 static uint64_t pace_ms = PACE_DEFAULT_MS;
+static bool zipf, standing;
+static uint8_t marks[REGION_BYTES / PAGE / 8]; /* a bit for each page that was walked since `mark` */
+static uint64_t marked_pages, marks_end;       /* how many bits are set, and behind the last one */
 static struct job pending, running, last_done;
 static unsigned next_job = 1;
 static _Atomic uint64_t walked_pages;  /* by the walker, ever */
@@ -296,6 +299,30 @@ static void *jobs_main(void *arg)
 	return NULL;
 }
 
+/*
+ * A page of `pages`, the one of rank r with a chance of about 1/r: each doubling of the rank is as likely as any other.
+ * Ranks are strewn over the set by an odd factor, as what is popular does not lie together.
+ */
+static uint64_t zipf_page(uint64_t pages)
+{
+	unsigned doublings = 64 - (unsigned)__builtin_clzll(pages);
+	uint64_t low = UINT64_C(1) << random_next() % doublings, rank = low + random_next() % low - 1;
+
+	return rank % pages * 40503 % pages;
+}
+
+/* Called with the lock held. */
+static void touch_marked(uint64_t page)
+{
+	uint8_t bit = (uint8_t)(1u << page % 8);
+
+	*(volatile uint64_t *)(void *)(region + page * PAGE) += 1;
+	marked_pages += !(marks[page / 8] & bit);
+	marks[page / 8] |= bit;
+	if (page >= marks_end)
+		marks_end = page + 1;
+}
+
 /* Touches up to `count` pages from *at on, going round; returns how many (fewer when the set has shrunk). */
 static uint64_t walk(uint64_t *at, uint64_t count)
 {
@@ -305,10 +332,11 @@ static uint64_t walk(uint64_t *at, uint64_t count)
 		uint64_t batch = 0;
 
 		pthread_mutex_lock(&lock);
-		for (; use_pages && batch < BATCH_PAGES && done < count; batch++, done++) {
+		for (; use_pages && !standing && batch < BATCH_PAGES && done < count; batch++, done++) {
 			if (*at >= use_pages)
 				*at = 0;
-			*(volatile uint64_t *)(void *)(region + (*at)++ * PAGE) += 1;
+			touch_marked(zipf ? zipf_page(use_pages) : *at);
+			(*at)++;
 		}
 		pthread_mutex_unlock(&lock);
 		if (!batch)
@@ -332,7 +360,7 @@ static void *walker_main(void *arg)
 		uint64_t pages, pace, now;
 
 		pthread_mutex_lock(&lock);
-		while (!use_pages) {
+		while (!use_pages || standing) {
 			pthread_cond_wait(&changed, &lock);
 			due = now_ms();
 		}
@@ -540,6 +568,31 @@ static void cmd_pace(const char *id, uint64_t ms)
 	say("%s {\"pace_ms\":%llu}", id, (unsigned long long)ms);
 }
 
+static void cmd_pattern(const char *id, const char *name)
+{
+	pthread_mutex_lock(&lock);
+	zipf = strcmp(name, "zipf") == 0;
+	pthread_mutex_unlock(&lock);
+	say("%s {\"pattern\":\"%s\"}", id, zipf ? "zipf" : "walk");
+}
+
+/* The walker goes on, and what it walks from now on is counted anew; or it stands still, and that is told. */
+static void cmd_mark(const char *id, bool stand)
+{
+	uint64_t pages;
+
+	pthread_mutex_lock(&lock);
+	if (!stand) {
+		memset(marks, 0, marks_end / 8 + 1);
+		marked_pages = marks_end = 0;
+	}
+	pages = marked_pages;
+	standing = stand;
+	pthread_cond_broadcast(&changed);
+	pthread_mutex_unlock(&lock);
+	say("%s {\"standing\":%s,\"marked_pages\":%llu}", id, stand ? "true" : "false", (unsigned long long)pages);
+}
+
 static void cmd_throttle(const char *id, uint64_t pct)
 {
 	if (pct < 1 || pct > 100) {
@@ -572,11 +625,13 @@ static void cmd_reboot(const char *id, int how)
 
 static uint64_t watch_ms;
 
-static const char help[] = "use MIB: hot working set | touch MIB: once, then free | lock MIB: keep out of the "
-			   "balloon's reach | pace MS: one "
-			   "pass (0: flat out) | report | meminfo | watch MS: a rate event each MS (0: off) | throttle "
-			   "PCT | load-driver | "
-			   "unload-driver | reboot | poweroff | crash | ping";
+static const char help[] =
+	"use MIB: hot working set | touch MIB: once, then free | lock MIB: keep out of the "
+	"balloon's reach | pace MS: one "
+	"pass (0: flat out) | pattern walk or zipf | stand: still, and the pages walked since | "
+	"mark: goes on, counting anew | report | meminfo | watch MS: a rate event each MS (0: off) | throttle "
+	"PCT | load-driver | "
+	"unload-driver | reboot | poweroff | crash | ping";
 
 static void obey(char *line)
 {
@@ -599,6 +654,10 @@ static void obey(char *line)
 		start_job(id, JOB_UNLOAD, 0);
 	else if (strcmp(verb, "pace") == 0 && number)
 		cmd_pace(id, n);
+	else if (strcmp(verb, "pattern") == 0 && arg && (strcmp(arg, "zipf") == 0 || strcmp(arg, "walk") == 0))
+		cmd_pattern(id, arg);
+	else if (strcmp(verb, "stand") == 0 || strcmp(verb, "mark") == 0)
+		cmd_mark(id, *verb == 's');
 	else if (strcmp(verb, "throttle") == 0 && number)
 		cmd_throttle(id, n);
 	else if (strcmp(verb, "report") == 0)

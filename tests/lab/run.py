@@ -3,6 +3,7 @@
 
     python3 tests/lab/run.py                          all tests; LAB=trixie (or --flavour) for Debian 13
     python3 tests/lab/run.py -k 'install journal'     tests whose name holds one of these words
+    python3 tests/lab/run.py -k test_wss_table        a module that takes long, see ON_DEMAND: only when a word names it
     python3 tests/lab/run.py --list                   their names
     python3 tests/lab/run.py --shell-script FILE      one script inside the host, with memoc's package at /lab/memoc.deb (not
                                                       installed), this tree's tests at /lab/tree/tests, and kernel and initramfs
@@ -68,11 +69,16 @@ PLAN = [
     (1, "lab", "test_service", ""),
     (2, "lab", "test_boot", ""),
     (2, "lab", "test_cgroup_v2", ""),
+    (2, "lab", "test_wss", ""),
     (2, "lab", "test_remove", ""),
     (2, "system", "test_balloon", "no_driver speed_is_learned"),
     (2, "system", "test_lifecycle", "reset_from_outside pause_and_resume destroy_in_mid_shrink"),
     (2, "system", "test_resize", "order_of_limit_and_balloon"),
 ]
+# Not part of all tests: for those who ask by the module's name.
+ON_DEMAND = [(1, "lab", "test_wss_table", "")]
+# Programs for tests inside, /lab/wss. They are of this machine, so its release has to be the lab's.
+WSS_PROGRAMS = ("watch", "cost")
 
 # Put before the calls of run.py. Level-1 tests take the programs out of the package, which is removed by then.
 SCRIPT = """#!/bin/sh
@@ -100,7 +106,8 @@ def runner():
 def chosen(words):
     """[(boot, directory, [full names])] of the plan's tests whose name holds one of these words."""
     found = []
-    for boot, directory, module, among in PLAN:
+    on_demand = [entry for entry in ON_DEMAND if any(word.startswith(entry[2]) for word in words.split())]
+    for boot, directory, module, among in on_demand or PLAN:
         sys.path.insert(0, str(TREE / "tests" / directory))
         names = [name for _, tests in runner().collect(f"{module}.", TREE / "tests" / directory) for name, _ in tests]
         names = [name for name in names if not among or any(word in name for word in among.split())]
@@ -108,6 +115,16 @@ def chosen(words):
         if names:
             found.append((boot, directory, names))
     return found
+
+
+def make_programs(directory):
+    """What ON_DEMAND's tests run besides memoc, from these sources."""
+    build = pathlib.Path(os.environ.get("MEMOC_BUILD", TREE / "build")).resolve()
+    targets = [f"{build}/tests/bench/wss/{name}" for name in WSS_PROGRAMS]
+    subprocess.run(["make", "-C", str(TREE), f"B={build}", "--no-print-directory", *targets], check=True, stdout=subprocess.DEVNULL)
+    directory.mkdir()
+    for target in targets:
+        shutil.copy(target, directory)
 
 
 def script_of(tests):
@@ -159,13 +176,15 @@ class Parts:
         return target
 
 
-def stage(machine, parts):
+def stage(machine, parts, programs):
     """Puts what the script may want into the share."""
     shutil.copytree(TREE / "tests", machine.share / "tree/tests", ignore=shutil.ignore_patterns("__pycache__", "corpus"))
     shutil.copytree(TREE / "common", machine.share / "tree/common")
     shutil.copy(parts.deb, machine.share / "memoc.deb")
     parts.guest.export(machine.share / "image")
     (machine.share / "results").mkdir()
+    if programs:
+        make_programs(machine.share / "wss")
 
 
 def keep_results(machine, directory):
@@ -181,12 +200,12 @@ def keep_results(machine, directory):
         shutil.copy(path, directory / path.name)
 
 
-def run_script(parts, script, limit_s, words):
+def run_script(parts, script, limit_s, words, programs=False):
     """The script's exit status and all it said."""
     results = pathlib.Path(os.environ.get("MEMOC_BUILD", TREE / "build")) / f"lab-{parts.flavour}"
     with Lab() as lab:
         machine = Machine(lab, parts.kernel, parts.disk, script, ENVIRONMENT, words=words)
-        stage(machine, parts)
+        stage(machine, parts, programs)
         try:
             machine.start()
             status = machine.wait(limit_s)
@@ -238,7 +257,8 @@ def main():
         with tempfile.NamedTemporaryFile("w", prefix="memoc-lab-script.", encoding="ascii") as script:
             script.write(script_of(tests))
             script.flush()
-            status, output = run_script(parts, script.name, arguments.limit, arguments.words)
+            programs = any(f"{module}." in name for _, _, module, _ in ON_DEMAND for _, _, names in tests for name in names)
+            status, output = run_script(parts, script.name, arguments.limit, arguments.words, programs)
     except (ImageError, LabError, subprocess.SubprocessError) as error:
         say(f"lab: {error}")
         say("0 passed, 1 failed, 0 skipped")

@@ -61,7 +61,7 @@ int main(int argc, char **argv)
 			return 1;
 	}
 	for (size_t i = 0; i < n; i++) {
-		struct guest_ram_range range = {list[i].start, list[i].start + bytes, false};
+		struct guest_ram_range range = {.start = list[i].start, .end = list[i].start + bytes};
 		struct guest_ram ram = {&range, 1, bytes};
 		const struct wss_target t = {
 			.pid = list[i].pid, .pidfd = list[i].pidfd, .ram = &ram, .pages = (uint32_t)pages};

@@ -403,7 +403,8 @@ int main(int argc, char **argv)
 		sleep_ms(10);
 	if (wss_open("", opt.backend, &w, &err) < 0)
 		fail("back-end", err.text);
-	struct guest_ram_range range = {control->address, control->address + all_pages * PAGE, opt.memfd};
+	struct guest_ram_range range = {
+		.start = control->address, .end = control->address + all_pages * PAGE, .shared = opt.memfd};
 	struct guest_ram ram = {&range, 1, all_pages * PAGE};
 	struct wss_target t = {.pid = child,
 			       .pidfd = (int)syscall(SYS_pidfd_open, child, 0),

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""A guest without statistics is judged by its working set: memocd, as it is installed, measures it by idle page tracking.
+
+What is true is known from the guest's workload: what it walks, on top of what the guest uses at rest (the reading with `use 0`).
+Many readings of all back-ends, with other kinds of memory and patterns, are in test_wss_table, on demand.
+"""
+
+import time
+
+from host import MIB
+from run import limit
+from installed import CONFIG, Site, systemctl, wait_for
+from windows import HugePages
+
+MEMORY_MIB = 128
+WINDOW_S = 2
+READING_S = 2 * WINDOW_S  # memocd reads a VM each two windows
+HELD = {**CONFIG, "policy": {**CONFIG["policy"], "wss_window": f"{WINDOW_S}s"}, "wss": {"budget": "50%"}}
+
+
+class Bench(Site):
+    """A guest without driver. Most of its memory was used once and is on the host; pages are small, so that each counts for itself."""
+
+    def __init__(self, lab):
+        super().__init__(lab)
+        self.ready()
+        self.mute = self.guest("quiet", MEMORY_MIB, driver=False, free_page_reporting=False)
+        self.mute.wait_ready()
+        self.mute.job("touch 80")
+        self.mute.cmd(f"pace {WINDOW_S * 1000 // 4}")
+        self.configure(HELD)
+        self.memocd.memoc_text("hold")
+
+    def configure(self, config):
+        """A memocd that has yet to see what they use."""
+        self.memocd.write_config(config)
+        systemctl("restart", "memocd.service")
+        self.memocd.wait_answering()
+
+    def told(self):
+        """(when its last reading was taken by the host's clock, `memoc info`), or None where it has none."""
+        info = self.memocd.info("quiet")
+        signal = next(signal for signal in info["signals"] if signal["name"] == "working set")
+        return None if signal["value"] is None else (time.monotonic() - signal["age_ms"] / 1000, info, signal)
+
+    def reading(self, since):
+        """The first one whose window began after that moment; when it ended, and what `info` says of it."""
+        def new():
+            told = self.told()
+            return told if told and told[0] - WINDOW_S > since else None
+
+        return wait_for(new, 30, "a reading of quiet's working set", every_s=0.3, show=lambda: self.memocd.info("quiet"))
+
+    def off(self, info, truth_bytes):
+        """Of the estimate, as a share of the VM's memory."""
+        return (info["wss_bytes"] - truth_bytes) / (MEMORY_MIB * MIB)
+
+
+def fixture(lab):
+    with HugePages("never"):
+        bench = Bench(lab)
+        try:
+            yield bench
+        finally:
+            bench.mute.destroy()
+            bench.mute.undefine()
+            bench.memocd.memoc_text("release", check=False)
+            bench.configure(CONFIG)
+
+
+@limit(60)
+def test_a_known_working_set(site):
+    """A step from 10 % to 50 % of memory is seen by the first window after it, and each reading is right; it says by what it knows."""
+    rest = site.reading(time.monotonic())[1]["wss_bytes"]
+    readings = []
+    for mib in (13, 64):
+        site.mute.job(f"use {mib}")
+        since = time.monotonic()
+        for index in range(2):
+            since, info, signal = site.reading(since)
+            readings.append(site.off(info, mib * MIB + rest))
+            own = info["wss_error_bytes"] / (MEMORY_MIB * MIB)
+            assert signal["source"] == "idle" and signal["age_ms"] < 4 * READING_S * 1000, signal
+            # As many pages are looked at as were enough for what it used before: right after a step it is a little less exact.
+            assert 0 < own <= (0.025 if index else 0.035), info
+            # In 19 of 20 cases it is within its own error; by twice as much less than 1 in 10,000 is off.
+            assert abs(readings[-1]) <= 2 * own, (info, rest)
+    print(f"at rest {rest / MIB:.1f} MiB; off by", ", ".join(f"{off:+.2%}" for off in readings))
+    assert rest < 0.1 * MEMORY_MIB * MIB and sum(map(abs, readings)) / len(readings) <= 0.02, (rest, readings)
+
+
+@limit(120)
+def test_its_size_follows(site):
+    """Without statistics and with little memory for all: what it touches is its demand, `explain` says so, and its target follows."""
+    site.mute.job("use 20")
+    # All three have 448 MiB and some 40 each for QEMU itself; need is half of that, and 60 MiB more afterwards.
+    site.configure({**HELD, "host": {**CONFIG["host"], "pool": "400M", "buffer": "32M"}})
+    site.memocd.memoc_text("release")
+    vm = site.memocd.wait_vm("quiet", lambda vm: vm["wss_bytes"] is not None and vm["target_bytes"] < 100 * MIB, 60, "to be shrunk")
+    assert vm["usable_bytes"] is None and abs(site.off(vm, 20 * MIB)) < 0.06, vm
+    assert vm["wss_bytes"] < vm["need_bytes"] < 80 * MIB, vm
+    text = site.memocd.memoc_text("--json", "explain", "quiet")
+    assert "MiB, by idle, " in text, text
+    shrunk = vm["target_bytes"]
+    site.mute.job("use 80")
+    site.memocd.wait_vm("quiet", lambda vm: vm["target_bytes"] > max(shrunk + 4 * MIB, 84 * MIB), 60, "to be given what it uses")
+    wait_for(lambda: site.mute.relative_rate(0.5) > 0.8, 60, "quiet to keep its pace", show=site.mute.report)
+    site.assert_unharmed()

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Working sets of real guests by each back-end, against the truth (windows.py says whence): takes half an hour, on demand.
+
+    python3 tests/lab/run.py -k test_wss_table
+
+A table for each kind of memory, in percent of the VM's memory. `idle` has to be right; of the others the best has to be of use.
+Last what a reading costs, and what sampling does to the guest. All is in build/lab-FLAVOUR/wss-table, too.
+"""
+
+import pathlib
+import statistics
+import subprocess
+import time
+
+from host import MIB
+from run import Skip, limit
+from installed import Site
+from windows import PROGRAMS, Errors, HugePages, Rest, Watch
+
+MEMORY_MIB = 128
+WINDOW_MS = 2000
+TURN_MS = 800  # the working set is gone through twice in a window, and what was walked is counted anyway
+IDLE_WINDOWS, OTHER_WINDOWS = 10, 4  # of each pattern
+HOLD_WINDOWS = 24  # refault feels its way down to the edge, and says nothing before
+MOST_MIB = 76  # what a guest of this size can use and live
+OTHERS = ("damon", "lru", "refault")
+RESULTS = pathlib.Path("/lab/results/wss-table")
+STEPS = (0.1, 0.1, 0.5, 0.5, 0.25, 0.25, 0.6, 0.6, 0.05, 0.05)
+SAMPLING_PAIRS, PAIR_S = 12, 10
+
+
+def say(line):
+    print(line, flush=True)
+    with open(RESULTS, "a", encoding="utf-8") as results:
+        results.write(line + "\n")
+
+
+def prepare(guest, pattern, index):
+    """What the guest does in the next window of this pattern."""
+    sizes = {"step": STEPS[index % len(STEPS)] * MEMORY_MIB, "shrink": MOST_MIB * 0.8 ** (index % 10), "hold": MEMORY_MIB / 2}
+    mib = round(sizes.get(pattern, MOST_MIB))
+    if index == 0:
+        guest.cmd("pattern zipf" if pattern == "zipf" else "pattern walk")
+        guest.cmd(f"pace {WINDOW_MS * 33 // 10 if pattern == 'sweep' else TURN_MS}")  # a sweep: three windows and a bit
+    if guest.report()["use_mib"] != mib:
+        guest.job(f"use {mib}")
+
+
+PATTERNS = ("step", "shrink", "sweep", "zipf")
+
+
+def plan(huge):
+    """[(back-end, pattern, windows)]. What is true of huge pages takes the clearing of accessed bits, by which refault goes astray."""
+    series = [("idle", pattern, IDLE_WINDOWS) for pattern in PATTERNS]
+    series += [(backend, pattern, OTHER_WINDOWS) for backend in ("damon", "lru") for pattern in PATTERNS]
+    return series + ([] if huge else [("refault", "step", OTHER_WINDOWS), ("refault", "hold", HOLD_WINDOWS)])
+
+
+class Bench(Site):
+    """Guests come one after the other. What was measured is kept for the sums, also where a kind fails and all is made anew."""
+
+    errors = {}  # (kind, pattern, backend)
+
+    def measure(self, name, huge, **kinds):
+        """All back-ends and patterns on one guest of this kind."""
+        with HugePages("always" if huge else "never"):
+            guest = self.guest("small", MEMORY_MIB, fill=True, free_page_reporting=False, swap_mib=0, **kinds)
+            try:
+                guest.wait_ready(180)
+                rest = Rest(guest, WINDOW_MS)
+                say(f"\n{name}: {MEMORY_MIB} MiB, {rest.huge:.0%} in huge pages, windows of {WINDOW_MS} ms; at rest it uses "
+                    f"{rest.bytes / MIB:.1f} MiB (by the tables {rest.tables / MIB:.1f})")
+                if huge and not rest.huge and not rest.aligned:
+                    raise Skip("QEMU has mapped its memory at no multiple of 2 MiB, so that the kernel can give it no huge pages")
+                assert rest.huge > 0.9 if huge else rest.huge == 0, f"not backed as wanted: {rest.huge}"
+                say(f"{'':16}{Errors.HEAD}")
+                for backend, pattern, windows in plan(huge):
+                    self.series((name, pattern, backend), guest, rest, windows)
+            finally:
+                guest.destroy()
+                guest.undefine()
+        return Errors.together([errors for (kind, _, backend), errors in self.errors.items() if (kind, backend) == (name, "idle")])
+
+    def series(self, key, guest, rest, windows):
+        """Some windows of one pattern by one back-end. The truth of huge pages is the tables', the other the guest's own."""
+        errors = self.errors[key] = Errors(MEMORY_MIB)
+        _, pattern, backend = key
+        apart = []
+        with Watch(guest, backend, WINDOW_MS, tables=backend != "refault") as watch:
+            for index in range(windows):
+                prepare(guest, pattern, index)
+                window = watch.window()
+                errors.add(window, window.tables if rest.huge else window.guest + rest.bytes)
+                if window.tables is not None and not rest.huge:
+                    apart.append(abs(window.tables - window.guest - rest.bytes))
+        apart = f"   truths {statistics.fmean(apart) / MEMORY_MIB / MIB:.2%} apart" if apart else ""
+        say(f"{backend:8}{pattern:8}{errors.row()}{apart}" + (f"   {errors.unknown[-1]}" if errors.unknown else ""))
+
+
+def fixture(lab):
+    yield Bench(lab)
+
+
+def assert_right(idle):
+    """The bars. Over few readings 95 % are a matter of luck, so the sum of all kinds has to have them, a kind nearly."""
+    say(f"idle: {idle}")
+    assert len(idle.off) >= IDLE_WINDOWS * len(PATTERNS) - 4, idle.unknown
+    assert idle.within(0.02) >= 0.9 and idle.mean() <= 0.01, str(idle)
+
+
+@limit(300)
+def test_private(bench):
+    """Anonymous memory, pages of 4 KiB."""
+    assert_right(bench.measure("private, 4 KiB", False))
+
+
+@limit(300)
+def test_memfd(bench):
+    """Shared memory, pages of 4 KiB."""
+    assert_right(bench.measure("memfd, 4 KiB", False, memfd=True))
+
+
+@limit(300)
+def test_private_huge(bench):
+    """Anonymous memory, transparent huge pages."""
+    assert_right(bench.measure("private, huge", True))
+
+
+@limit(300)
+def test_memfd_huge(bench):
+    """Shared memory, transparent huge pages."""
+    assert_right(bench.measure("memfd, huge", True, memfd=True))
+
+
+@limit(10)
+def test_sums(bench):
+    """Over all kinds: idle keeps its bars, and the best of the others is within ±5 %."""
+    assert bench.errors, "this one sums up what the others have measured"
+    sums = {}
+    for backend in ("idle", *OTHERS):
+        sums[backend] = Errors.together([errors for (_, _, name), errors in bench.errors.items() if name == backend])
+        say(f"all: {backend:8}{sums[backend]}")
+    assert sums["idle"].within(0.02) >= 0.95 and sums["idle"].mean() <= 0.01, str(sums["idle"])
+    best = max(OTHERS, key=lambda name: sums[name].within(0.05))
+    say(f"best of the others: {best}")
+    assert sums[best].within(0.05) >= 0.95, f"{best}: {sums[best]}"
+
+
+@limit(60)
+def test_cost(_bench):
+    """What a reading of 2401 pages takes here: emulated, so no measure of the bar of 2 ms, but of what there is."""
+    done = subprocess.run([PROGRAMS / "cost", "20", "32", "2401"], capture_output=True, text=True, check=True)
+    say(f"cost: {done.stdout.strip()}")
+    assert "20 processes" in done.stdout, done
+
+
+def walked(guest):
+    report = guest.report()
+    return report["walked_pages"], report["at_ms"]
+
+
+def rate(guest, seconds):
+    """Pages a second over the coming time, by the guest's clock."""
+    first, began = walked(guest)
+    time.sleep(seconds)
+    second, ended = walked(guest)
+    return (second - first) * 1000 / (ended - began)
+
+
+@limit(120)
+def test_slowdown(bench):
+    """The guest's pace flat out, with samples of 2401 pages one after the other (memocd: one in 60 s) and without, in pairs."""
+    with HugePages("never"):
+        guest = bench.guest("small", MEMORY_MIB, fill=True, free_page_reporting=False, swap_mib=0)
+        try:
+            guest.wait_ready(180)
+            guest.job("use 64")
+            guest.cmd("pace 0")
+            guest.cmd("mark")
+            ratios = []
+            for _ in range(SAMPLING_PAIRS):
+                off = rate(guest, PAIR_S)
+                words = [PROGRAMS / "watch", "idle", guest.pid, MEMORY_MIB, PAIR_S * 1000 // 2, 2]
+                with subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, text=True) as sampling:
+                    on = rate(guest, PAIR_S)
+                    told = sampling.communicate(timeout=120)[0]
+                assert told.count("pages") == 2, told
+                ratios.append(on / off)
+        finally:
+            guest.destroy()
+            guest.undefine()
+    middle = statistics.median(ratios)
+    say(f"slowdown: {1 - middle:+.2%} with two samples in {PAIR_S} s, of {len(ratios)} pairs ({min(ratios):.3f} to {max(ratios):.3f}); "
+        f"at memocd's one in 60 s {(1 - middle) * PAIR_S / 2 / 60:+.3%}")
+    assert middle > 0.5, ratios

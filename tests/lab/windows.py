@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Windows of a guest's working set: what it touches in one against what a back-end of memoc reads of it from outside.
+
+What is read comes from tests/bench/wss/watch, which uses memocd's own estimator and says what each window gave, unsmoothed.
+What is true comes twice, from neither of which memoc knows:
+
+    by the guest    its workload counts the pages that it walked between `mark` and `stand`, and stands still while a window
+                    begins and ends; on top comes what the guest uses at rest, read with `use 0` and all pages looked at
+    by the tables   accessed bits of QEMU's page tables, cleared before (clear_refs) and counted after (Referenced of smaps).
+                    Emulated guests only. It speaks of huge pages too, where a byte of use is 2 MiB in use
+"""
+
+import collections
+import os
+import pathlib
+import re
+import statistics
+import subprocess
+
+import host
+from host import MIB, LabError
+
+PAGE_BYTES = 4096
+HUGE_BYTES = 2 * MIB
+PROGRAMS = pathlib.Path(os.environ.get("MEMOC_WSS_PROGRAMS", "/lab/wss"))
+THP = pathlib.Path("/sys/kernel/mm/transparent_hugepage")
+
+Window = collections.namedtuple("Window", "read error guest tables cost_ms why")  # bytes; read None: unknown, and why
+
+
+class Watch:
+    """One back-end on one guest, a window at a time. tables=False leaves the accessed bits alone: refault needs them."""
+
+    def __init__(self, guest, backend, window_ms, *, pages=2401, tables=True):
+        self.guest, self.pid, self.tables = guest, guest.pid, tables
+        group = "/" + str(guest.cgroup().path.relative_to(host.CGROUP_ROOT))
+        words = [PROGRAMS / "watch", backend, self.pid, guest.memory_mib, window_ms, 1 << 30, group, pages, "stepped"]
+        self.popen = subprocess.Popen(list(map(str, words)), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                      stderr=subprocess.STDOUT, text=True, encoding="utf-8")
+        said = self._hear()
+        found = re.fullmatch(r"RAM ([0-9a-f]+)-([0-9a-f]+) (private|shared)", said)
+        if not found:
+            self.close()
+            raise LabError(f"{backend}: {said}")
+        self.start, self.end = int(found[1], 16), int(found[2], 16)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        self.popen.stdin.close()
+        self.popen.stdout.close()
+        self.popen.wait()
+
+    def _hear(self):
+        line = self.popen.stdout.readline()
+        if not line:
+            raise LabError(f"watch ended with status {self.popen.wait()}")
+        return line.strip()
+
+    def _tell(self):
+        self.popen.stdin.write("\n")
+        self.popen.stdin.flush()
+
+    def window(self):
+        """The guest walks in it and stands before and after."""
+        self.guest.cmd("stand")
+        if self.tables:
+            pathlib.Path(f"/proc/{self.pid}/clear_refs").write_text("1", encoding="ascii")
+        self._tell()
+        said = self._hear()
+        if said == "begun":
+            self.guest.cmd("mark")
+            said = self._hear()
+        walked = self.guest.cmd("stand")["marked_pages"] * PAGE_BYTES
+        tables = self.of_ram("Referenced") if self.tables else None  # before lru takes the bits away
+        if said == "waited":
+            self._tell()
+            said = self._hear()
+        found = re.fullmatch(r"([\d.]+) MiB ± ([\d.]+), \d+ pages, ([\d.]+) ms", said)
+        if not found:
+            return Window(None, None, walked, tables, None, said)
+        return Window(float(found[1]) * MIB, float(found[2]) * MIB, walked, tables, float(found[3]), "")
+
+    def of_ram(self, *keys):
+        """Of QEMU's mappings of guest RAM by smaps: the sum of these fields, bytes."""
+        total, inside = 0, False
+        for line in pathlib.Path(f"/proc/{self.pid}/smaps").read_text(encoding="utf-8", errors="replace").splitlines():
+            found = re.match(r"([0-9a-f]+)-([0-9a-f]+) ", line)
+            if found:
+                inside = self.start <= int(found[1], 16) < self.end
+            elif inside and line.split(":")[0] in keys:
+                total += int(line.split()[1]) * 1024
+        return total
+
+
+class Rest:
+    """What a guest uses that does not do anything, per window: the median of some windows in which all pages are looked at."""
+
+    def __init__(self, guest, window_ms, windows=3):
+        guest.job("use 0")
+        with Watch(guest, "idle", window_ms, pages=guest.memory_mib * MIB // PAGE_BYTES) as watch:
+            taken = [watch.window() for _ in range(windows)]
+            self.aligned = watch.start % HUGE_BYTES == 0
+            self.huge = watch.of_ram("AnonHugePages", "ShmemPmdMapped") / watch.of_ram("Rss")  # share of what is there
+        unknown = [window.why for window in taken if window.read is None]
+        if unknown:
+            raise LabError(f"at rest: {unknown}")
+        self.bytes = statistics.median(window.read for window in taken)
+        self.tables = statistics.median(window.tables for window in taken)
+
+
+class Errors:
+    """Readings against the truth, as shares of the VM's memory."""
+
+    def __init__(self, memory_mib):
+        self.whole, self.off, self.unknown, self.cost_ms = memory_mib * MIB, [], [], []
+
+    @classmethod
+    def together(cls, series):
+        """Several series as one."""
+        found = cls(0)
+        for errors in series:
+            found.off += errors.off
+            found.unknown += errors.unknown
+            found.cost_ms += errors.cost_ms
+        return found
+
+    def add(self, window, truth):
+        if window.read is None:
+            self.unknown.append(window.why)
+        else:
+            self.off.append((window.read - truth) / self.whole)
+            self.cost_ms.append(window.cost_ms)
+
+    def within(self, share):
+        return sum(abs(off) <= share for off in self.off) / len(self.off) if self.off else 0.0
+
+    def mean(self):
+        return statistics.fmean(map(abs, self.off)) if self.off else float("inf")
+
+    def __str__(self):
+        return f"{len(self.off)} readings, {self.within(0.02):.1%} within ±2 %, {self.within(0.05):.1%} within ±5 %, mean error " \
+               f"{self.mean():.2%}, {len(self.unknown)} unknown"
+
+    def row(self):
+        """A line under HEAD."""
+        if not self.off:
+            return f"{0:4} {len(self.unknown):4}      -      -      -      -       -"
+        return f"{len(self.off):4} {len(self.unknown):4} {self.within(0.02):5.0%}  {self.within(0.05):5.0%}  {self.mean():6.2%} " \
+               f"{max(self.off, key=abs):+6.1%} {statistics.median(self.cost_ms):7.1f}"
+
+    HEAD = "   n unkn.  ±2 %   ±5 %    mean   most cost ms"
+
+
+class HugePages:
+    """How the host backs the memory of guests that start meanwhile: "never", or "always" huge pages, shared memory too."""
+
+    def __init__(self, wanted):
+        self.wanted = {THP / "enabled": wanted, THP / "shmem_enabled": wanted}
+        self.before = {}
+
+    def __enter__(self):
+        for path, word in self.wanted.items():
+            self.before[path] = re.search(r"\[(\w+)\]", path.read_text(encoding="ascii"))[1]
+            path.write_text(word, encoding="ascii")
+        return self
+
+    def __exit__(self, *_):
+        for path, word in self.before.items():
+            path.write_text(word, encoding="ascii")
