@@ -10,7 +10,7 @@ from run import limit
 from installed import CONFIG, Site, systemctl, wait_for
 
 MEMORY_MIB = 128
-SMALL_MIB = 72
+TAKEN_MIB = 32
 
 
 IN_MODIFY = 2
@@ -52,25 +52,29 @@ class Bench(Site):
     def events(self):
         return {key: int(value) for key, value in (line.split() for line in self.mute.cgroup().read("memory.events").splitlines())}
 
+    def measured(self):
+        info = self.memocd.info("mute")
+        return info if info["overhead_measured"] else None
+
     def shrink_by(self, method):
-        """Takes SMALL_MIB with that method; ("high" events of memory.events meanwhile, whether memory.reclaim was written)."""
+        """Takes TAKEN_MIB of what is in memory with that method; ("high" events of memory.events meanwhile, whether memory.reclaim was written)."""
         self.memocd.write_config({**CONFIG, "swap": {"method": method}})
         systemctl("restart", "memocd.service")
         self.memocd.wait_answering()
-        self.memocd.memoc_text("resize", "mute", f"{MEMORY_MIB}M")
-        group = self.mute.cgroup()
-        enough = (SMALL_MIB + 12) * MIB + self.memocd.info("mute")["overhead_bytes"]  # above the limit that is to come
-        wait_for(lambda: (group.limit() or 1 << 62) >= enough + 16 * MIB, 60, "the limit to be far", show=group.limit)
+        self.memocd.memoc_text("resize", "mute", f"{MEMORY_MIB}M", "--wait", limit_s=120)
+        info = wait_for(lambda: self.measured(), 60, "what QEMU itself needs to be measured")
+        group, far = self.mute.cgroup(), info["overhead_bytes"] + (MEMORY_MIB - 4) * MIB
+        wait_for(lambda: (group.limit() or 1 << 62) >= far, 60, "the limit to be far", show=lambda: (group.limit(), self.memocd.vm("mute")))
         self.mute.job("use 0")
         self.mute.job("touch 90")  # what was swapped out by the last test is back
-        wait_for(lambda: group.usage() >= enough, 60, "its memory to be back", show=group.usage)
+        used, swapped = group.usage(), group.swapped()
+        size = (used - TAKEN_MIB * MIB - info["overhead_bytes"]) // MIB
+        assert size > MEMORY_MIB // 4, (used, info)  # else its minimum would be in the way
         before, writes = self.events(), Writes(group.path / "memory.high", group.path / "memory.reclaim")
-        self.memocd.memoc_text("resize", "mute", f"{SMALL_MIB}M")
-        overhead = self.memocd.info("mute")["overhead_bytes"]
-        wait_for(lambda: group.limit() is not None and group.limit() <= SMALL_MIB * MIB + overhead + 2 * MIB, 120,
-                 "mute held to its size", show=lambda: (group.limit(), self.memocd.vm("mute")))
-        assert group.usage() <= group.limit() + 4 * MIB, (group.usage(), group.limit())
-        assert group.swapped() > 8 * MIB, group.swapped()
+        self.memocd.memoc_text("resize", "mute", f"{size}M")
+        wait_for(lambda: group.limit() is not None and group.limit() < used and group.usage() <= group.limit() + 4 * MIB and
+                 group.swapped() >= swapped + TAKEN_MIB // 2 * MIB, 120, f"mute held to {size} MiB",
+                 show=lambda: (used, swapped, group.limit(), group.usage(), group.swapped(), self.memocd.vm("mute")))
         times = writes.close()
         high = self.events()["high"] - before["high"]
         print(f"{method}: {high} high events, writes to memory.high {times[group.path / 'memory.high']}, "
