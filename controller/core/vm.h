@@ -177,18 +177,19 @@ struct vm {
 	/* what it used once and when it used so much last: heights fall and times rise from [0] on */
 	uint64_t past_bytes[PAST_LEVELS], past_ms[PAST_LEVELS], past_n;
 	uint64_t usable_bytes, usable_ms; /* left at the last sign of need that it had too little; NEVER_MS = never */
-	bool left_known; /* by its last statistics; what the balloon returned since counts in */
+	bool left_known;		  /* by its last statistics; what the balloon returned since counts in */
 	uint64_t left_bytes;
-	uint64_t stats_size_bytes[3]; /* its size when the last statistics came, those before, and before those; 0 = none */
+	uint64_t stats_size_bytes[3]; /* its size when the last statistics came, those before, and before those; 0 =
+					 none */
 	uint64_t host_floor_bytes,
 		host_floor_until_ms; /* size at which the host last saw it fault: not below until then */
 	bool needy;
 	bool host_need; /* its host sees so, too */
 	uint64_t needy_since_ms, needy_sign_ms;
-	bool insatiable;	/* all it may have did not end its need for minutes; until the need ends */
-	unsigned needy_rounds;	/* growths that did not end it */
-	double need_score;	/* weighted; orders the needy */
-	unsigned rank;		/* 1 = neediest; 0 = not needy */
+	bool insatiable;       /* all it may have did not end its need for minutes; until the need ends */
+	unsigned needy_rounds; /* growths that did not end it */
+	double need_score;     /* weighted; orders the needy */
+	unsigned rank;	       /* 1 = neediest; 0 = not needy */
 	char needy_why[80];
 
 	/* --- target and how it is being reached --- */
@@ -241,7 +242,7 @@ struct vm {
 	enum advice_state advice_state;
 	struct advice_report advice; /* of the last time */
 	uint64_t advice_ms;	     /* when that began; 0 = never */
-	uint64_t advice_limit_bytes; /* what the limit goes back to; 0 = it was not raised */
+	uint64_t advice_limit_bytes; /* what the limit is to go back to; 0 = it was not raised */
 
 	/* --- a person's word --- */
 	uint64_t pinned_bytes;
@@ -382,8 +383,11 @@ void resize_stalled(struct vm *vm, struct vm_ctx *x, bool growing);
 /* A pass begins, or is found under way; the state machine has heard of it. */
 void vm_advice_pass(struct vm *vm, struct vm_ctx *x, uint32_t pass);
 void vm_advice_report(struct vm *vm, struct vm_ctx *x, const struct advice_report *r);
-void vm_advice_over(struct vm *vm, struct vm_ctx *x); /* the migration failed or was cancelled */
-void vm_advice_gone(struct vm *vm, struct vm_ctx *x); /* the VM goes */
+void vm_advice_over(struct vm *vm, struct vm_ctx *x);	  /* the migration failed or was cancelled */
+void vm_advice_gone(struct vm *vm, struct vm_ctx *x);	  /* the VM goes */
+void vm_advice_maintain(struct vm *vm, struct vm_ctx *x); /* each tick: a raised limit is to go back */
+/* The answer to the limit sent last; before_bytes was in force. */
+void vm_advice_limit_result(struct vm *vm, struct vm_ctx *x, int code, bool reached, uint64_t before_bytes);
 
 /* ---- working set (vm_wss.c) ---- */
 /* A reading came: averages, and what it says of the guest's own word. */

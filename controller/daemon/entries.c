@@ -256,6 +256,7 @@ static void check_memory(struct entry *e, const struct attach *a)
 	if (s->pid != proc_vm_pid(a->proc) || s->pid_start_ticks != a->start_ticks) {
 		e->memory.target_bytes = 0;
 		e->memory.limit_ours = false;
+		e->memory.advice_limit_bytes = 0;
 		return;
 	}
 	/* Killed between its first limit and the next writing of the state: whose else should it be? */
