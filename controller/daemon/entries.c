@@ -293,6 +293,9 @@ static void entry_paused(struct entry *e)
 
 void entry_inspected(struct entry *e, enum virt_run_state state, const struct dom_facts *facts)
 {
+	/* Found while it is loaded: an earlier memocd was told of it by the hook. It is not judged before it runs. */
+	if (state == VIRT_INCOMING && !e->in_core)
+		e->origin = ORIGIN_INCOMING;
 	entry_learn(e, facts, true);
 	const struct vm *vm = e->in_core ? core_vm(e->daemon->core, e->id) : NULL;
 	switch (state) {
