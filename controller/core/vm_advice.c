@@ -69,7 +69,8 @@ static void take_room(struct vm *vm, struct vm_ctx *x)
 
 void vm_advice_maintain(struct vm *vm, struct vm_ctx *x)
 {
-	bool over = vm->state == VM_STEADY || (vm->state == VM_MIGRATING_OUT && vm->advice_state == ADVICE_DONE);
+	bool over = vm->state == VM_STEADY || vm->state == VM_PAUSED ||
+		    (vm->state == VM_MIGRATING_OUT && vm->advice_state == ADVICE_DONE);
 
 	if (over && !vm->limit_pending && x->now_ms - vm->limit_sent_ms >= ROOM_AGAIN_MS)
 		take_room(vm, x);

@@ -255,6 +255,21 @@ static void a_limit_not_reached_is_asked_for_again(void **state)
 	assert_int_equal(vm->target_bytes, 450 * MIB);
 }
 
+/* Paused right after it was cancelled, as QEMU does on an I/O error: for how long nobody knows. */
+static void nor_does_a_pause_keep_it_raised(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = not_reached(k, -EAGAIN, 550 * MIB);
+
+	kit_signal(k, EVENT_VM_PAUSED, 1);
+	look(k, 550 * MIB);
+	look(k, 550 * MIB);
+	assert_int_equal(kit_find(k, EFFECT_LIMIT, 1)->bytes, 500 * MIB);
+	kit_answer(k);
+	kit_signal(k, EVENT_VM_RUNNING, 1);
+	assert_true(vm->target_bytes <= 500 * MIB);
+}
+
 /* Nothing that the kernel could do about it: what is in force is its size. */
 static void a_limit_never_reached_is_given_up(void **state)
 {
@@ -396,6 +411,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(a_raised_limit_is_no_size, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_drained_vm_stays_open, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_limit_not_reached_is_asked_for_again, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(nor_does_a_pause_keep_it_raised, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_limit_never_reached_is_given_up, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_new_target_ends_the_old_limit, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_limit_waits_for_swap, open_kit, close_kit),
