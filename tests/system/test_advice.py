@@ -200,6 +200,7 @@ def test_destination_killed(pair):
 def test_memocd_restarted(pair):
     """Killed in mid-pass: the next memocd finds the migration, takes a map of its own, goes on, and knows the limit of before."""
     guest = pair.guest("stayer")
+    pair.memocd.memoc_text("hold", "stayer")  # else its pin alone would bring it back to its size
     before = guest.cgroup().limit()
     with Migration(pair, guest, speed_mib=12) as migration:
         pair.wait_advised("stayer")
@@ -211,6 +212,7 @@ def test_memocd_restarted(pair):
         guest.virsh("domjobabort")
         assert migration.virsh.wait(60) != 0
     pair.wait_back(guest, before)  # not the limit that was raised for the reading
+    pair.memocd.memoc_text("release", "stayer")
 
 
 @limit(500)
