@@ -24,6 +24,7 @@ struct advice {
 	size_t n;
 	uint64_t read_bytes;	 /* sum of the blocks whose reading has begun */
 	uint64_t position_bytes; /* of the step before */
+	bool cut;		 /* that step was, at its bound */
 };
 
 struct step {
@@ -424,8 +425,12 @@ static int take_step(struct step *s)
 	bool more = false;
 	int r = t ? follow(s->a, s->order->position_bytes) : -ENOMEM;
 
-	/* First what the guest brought in: it is to be left alone. */
-	if (r == 0 && s->order->position_bytes != ADVICE_ALL)
+	/*
+	 * First what the guest brought in: it is to be left alone. Not where a step that was cut goes on: the reader
+	 * has read on since its position was asked for, and what it brought in would be taken for the guest's.
+	 */
+	bool goes_on = s->a->cut && s->a->position_bytes == s->order->position_bytes;
+	if (r == 0 && s->order->position_bytes != ADVICE_ALL && !goes_on)
 		r = ahead(s);
 	for (size_t i = 0; i < s->a->n && r >= 0; i++) {
 		t->b = &s->a->blocks[i];
@@ -433,6 +438,7 @@ static int take_step(struct step *s)
 		more |= r > 0;
 	}
 	s->a->position_bytes = s->order->position_bytes;
+	s->a->cut = more;
 	return r < 0 ? r : more;
 }
 

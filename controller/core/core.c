@@ -531,6 +531,7 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 		return;
 	}
 	vm->limit_ours = m->limit_ours;
+	vm->advice_limit_bytes = m->limit_ours ? m->advice_limit_bytes : 0;
 	vm->target_bytes = min_u64(m->target_bytes, vm->facts.max_bytes);
 	vm->balloon_asked_bytes = vm->target_bytes;
 	vm->balloon_unsure = true;
@@ -690,6 +691,7 @@ static void drain(struct vm *vm, struct vm_ctx *x)
 {
 	vm->held = vm->drained = true;
 	vm->pinned_bytes = 0;
+	vm->advice_limit_bytes = 0;
 	vm->target_bytes = vm->facts.max_bytes;
 	snprintf(vm->reason, sizeof(vm->reason), "drained by memoc drain");
 	record(x, vm, RECORD_DRAINED, vm_size_bytes(vm), vm->target_bytes, "limits opened, balloon deflated, held");
@@ -754,17 +756,6 @@ static void learn_limit(struct vm *vm)
 	vm->limit_bytes = vm->sample.limit_bytes;
 }
 
-/* What it was to have before is what it is to have: a limit raised for the reading's sake is no size. */
-static void migration_over(struct vm *vm, struct vm_ctx *x)
-{
-	uint64_t target = vm->advice_limit_bytes ? vm->target_bytes : 0;
-
-	vm_signal(vm, SIG_MIGRATE_OVER, x);
-	vm_advice_over(vm, x);
-	if (target)
-		vm->target_bytes = target;
-}
-
 /* Returns whether a new plan is wanted at once. */
 static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, struct vm_ctx *x)
 {
@@ -786,7 +777,8 @@ static bool vm_event(struct core *c, struct vm *vm, const struct event *ev, stru
 		vm_advice_pass(vm, x, ev->pass);
 		return false;
 	case EVENT_VM_MIGRATION_OVER:
-		migration_over(vm, x);
+		vm_signal(vm, SIG_MIGRATE_OVER, x);
+		vm_advice_over(vm, x);
 		if (vm->trim_until_ms && vm_plannable(vm, x))
 			end_trim(c, vm, x);
 		return false;

@@ -80,4 +80,5 @@ void vm_send_limit(struct vm *vm, struct vm_ctx *x, uint64_t bytes)
 	vm->limit_asked_bytes = bytes;
 	vm->limit_sent_ms = x->now_ms;
 	vm->limit_ours |= bytes != LIMIT_NONE;
+	vm->advice_limit_bytes = 0; /* whatever was owed: this is to hold now */
 }

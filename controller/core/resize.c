@@ -421,6 +421,7 @@ void vm_limit_result(struct vm *vm, struct vm_ctx *x, int code, uint64_t limit_b
 		if (vm->limit_bytes < before)
 			vm->lowered_ms = x->now_ms;
 	}
+	vm_advice_limit_result(vm, x, code, lower_ok, before);
 	if (vm->state == VM_GROWING_LIMIT ? !raise_ok : !lower_ok) {
 		if (vm->state == VM_GROWING_LIMIT || vm->state == VM_SHRINKING_LIMIT)
 			limit_refused(vm, x, code, before);
@@ -634,6 +635,7 @@ void vm_maintain(struct vm *vm, struct vm_ctx *x)
 	watch_drift(vm, x);
 	watch_limit_progress(vm, x);
 	reopen(vm, x);
+	vm_advice_maintain(vm, x);
 	if (vm->state == VM_SHRINKING_LIMIT && !vm->limit_pending && x->now_ms >= vm->step_ms)
 		vm_signal(vm, resize_lower_limit(vm, x), x);
 	if (vm->state == VM_STEADY && !vm->drained && !x->config->observe)

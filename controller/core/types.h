@@ -156,14 +156,16 @@ struct vm_memory {
 	bool known;	       /* everything below is meant */
 	uint64_t target_bytes; /* 0 = none */
 	enum balloon_health health;
-	uint64_t speed_bytes_per_s; /* learned; 0 = unknown */
-	uint64_t floor_bytes;	    /* the balloon would not go below; 0 = unknown */
-	uint64_t retry_delay_ms;    /* 0 = none pending */
-	uint64_t pinned_bytes;	    /* `memoc resize`; 0 = not pinned */
-	bool held;		    /* `memoc hold` */
-	bool drained;		    /* `memoc drain`; held as well */
-	bool limit_ours;	    /* the cgroup limit found was set by memoc */
-	bool silent;		    /* it did not tell what it uses */
+	uint64_t speed_bytes_per_s;  /* learned; 0 = unknown */
+	uint64_t floor_bytes;	     /* the balloon would not go below; 0 = unknown */
+	uint64_t retry_delay_ms;     /* 0 = none pending */
+	uint64_t pinned_bytes;	     /* `memoc resize`; 0 = not pinned */
+	bool held;		     /* `memoc hold` */
+	bool drained;		     /* `memoc drain`; held as well */
+	bool limit_ours;	     /* the cgroup limit found was set by memoc */
+	bool silent;		     /* it did not tell what it uses */
+	uint64_t advice_limit_bytes; /* the limit found was raised while its memory is read, and is to go back to this;
+					0 = no */
 };
 
 struct core_config {

@@ -242,7 +242,7 @@ struct vm {
 	enum advice_state advice_state;
 	struct advice_report advice; /* of the last time */
 	uint64_t advice_ms;	     /* when that began; 0 = never */
-	uint64_t advice_limit_bytes; /* what the limit goes back to; 0 = it was not raised */
+	uint64_t advice_limit_bytes; /* what the limit is to go back to; 0 = it was not raised */
 
 	/* --- a person's word --- */
 	uint64_t pinned_bytes;
@@ -383,8 +383,11 @@ void resize_stalled(struct vm *vm, struct vm_ctx *x, bool growing);
 /* A pass begins, or is found under way; the state machine has heard of it. */
 void vm_advice_pass(struct vm *vm, struct vm_ctx *x, uint32_t pass);
 void vm_advice_report(struct vm *vm, struct vm_ctx *x, const struct advice_report *r);
-void vm_advice_over(struct vm *vm, struct vm_ctx *x); /* the migration failed or was cancelled */
-void vm_advice_gone(struct vm *vm, struct vm_ctx *x); /* the VM goes */
+void vm_advice_over(struct vm *vm, struct vm_ctx *x);	  /* the migration failed or was cancelled */
+void vm_advice_gone(struct vm *vm, struct vm_ctx *x);	  /* the VM goes */
+void vm_advice_maintain(struct vm *vm, struct vm_ctx *x); /* each tick: a raised limit is to go back */
+/* The answer to the limit sent last; before_bytes was in force. */
+void vm_advice_limit_result(struct vm *vm, struct vm_ctx *x, int code, bool reached, uint64_t before_bytes);
 
 /* ---- working set (vm_wss.c) ---- */
 /* A reading came: averages, and what it says of the guest's own word. */

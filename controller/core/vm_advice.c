@@ -16,6 +16,8 @@
 #define ROOM_MOST_BYTES (128 * MIB)
 #define ROOM_SHARE 4		   /* of the VM's maximum */
 #define ROOM_LEAST_BYTES (8 * MIB) /* swapped out: for less it is not worth a limit written twice */
+#define ROOM_AGAIN_MS 2000	   /* a second for the kernel to reclaim (RECLAIM_MS), and one for others */
+#define ROOM_TRIES 4		   /* that came to nothing */
 
 static void ask(struct vm *vm, struct vm_ctx *x, enum effect_type type, uint64_t bytes)
 {
@@ -32,21 +34,63 @@ static void make_room(struct vm *vm, struct vm_ctx *x)
 	bool limited = vm->limit_ours && vm->limit_known && vm->limit_bytes != LIMIT_NONE && !vm->limit_pending;
 
 	room = min_u64(room, buffer / 2);
+	/* Raised by a memocd that was killed, or for a migration before and not down again yet: once is enough. */
+	if (vm->advice_limit_bytes && vm->limit_bytes > vm->advice_limit_bytes)
+		return;
 	if (!limited || !room || !vm->has_sample || vm->sample.swapped_bytes < ROOM_LEAST_BYTES)
 		return;
-	vm->advice_limit_bytes = vm->limit_bytes;
 	snprintf(vm->reason, sizeof(vm->reason), "room for what is read of it while it is sent or saved");
-	vm_send_limit(vm, x, add_sat_u64(vm->limit_bytes, room));
+	uint64_t back = vm->limit_bytes;
+	vm_send_limit(vm, x, add_sat_u64(back, room));
+	vm->advice_limit_bytes = back;
 }
 
-/* The limit as it was. What did not go by advice goes now. */
+/*
+ * The limit as it was. What did not go by advice goes now; where swap may not take it, later. It is owed until it is
+ * confirmed, or until somebody else sends a limit (vm_send_limit()) or a new target is followed.
+ */
 static void take_room(struct vm *vm, struct vm_ctx *x)
 {
-	if (!vm->advice_limit_bytes)
+	uint64_t back = vm->advice_limit_bytes;
+
+	if (!back || !vm->limit_known || (vm->limit_pending && vm->limit_asked_bytes == back))
+		return;
+	if (!vm->limit_pending &&
+	    vm->limit_bytes <= back) { /* the kernel refused to raise it, or a memocd was killed */
+		vm->advice_limit_bytes = 0;
+		return;
+	}
+	if (!vm_limit_allowed(vm, x))
 		return;
 	snprintf(vm->reason, sizeof(vm->reason), "its memory was read once: the limit as before");
-	vm_send_limit(vm, x, vm->advice_limit_bytes);
-	vm->advice_limit_bytes = 0;
+	vm_send_limit(vm, x, back);
+	vm->advice_limit_bytes = back;
+}
+
+void vm_advice_maintain(struct vm *vm, struct vm_ctx *x)
+{
+	bool over = vm->state == VM_STEADY || vm->state == VM_PAUSED ||
+		    (vm->state == VM_MIGRATING_OUT && vm->advice_state == ADVICE_DONE);
+
+	if (over && !vm->limit_pending && x->now_ms - vm->limit_sent_ms >= ROOM_AGAIN_MS)
+		take_room(vm, x);
+}
+
+void vm_advice_limit_result(struct vm *vm, struct vm_ctx *x, int code, bool reached, uint64_t before_bytes)
+{
+	if (!vm->advice_limit_bytes || vm->limit_asked_bytes != vm->advice_limit_bytes)
+		return;
+	if (reached) {
+		vm->advice_limit_bytes = 0;
+	} else if (vm->limit_bytes < before_bytes) {
+		vm->limit_failures = 0;
+	} else if (++vm->limit_failures >= ROOM_TRIES) { /* stay with what is in force, so that the books are true */
+		record(x, vm, RECORD_LIMIT_FAILED, vm->limit_bytes, vm->advice_limit_bytes,
+		       "the kernel refused %u times (error %d)", vm->limit_failures, -code);
+		vm->limit_failures = 0;
+		vm->advice_limit_bytes = 0;
+		vm->target_bytes = clamp_u64(vm_size_bytes(vm), vm_min_bytes(vm, x->config), vm_max_bytes(vm));
+	}
 }
 
 static void begin(struct vm *vm, struct vm_ctx *x)

@@ -60,12 +60,14 @@ static enum vm_signal await(struct vm *vm, struct vm_ctx *x)
 
 static enum vm_signal shrink(struct vm *vm, struct vm_ctx *x)
 {
+	vm->advice_limit_bytes = 0; /* of before: the new target's is what counts */
 	return resize_ask_balloon(vm, x, false);
 }
 
 /* The host cannot wait: balloon and limit at once. What the balloon delivers in time the limit need not take. */
 static enum vm_signal shrink_now(struct vm *vm, struct vm_ctx *x)
 {
+	vm->advice_limit_bytes = 0;
 	vm->deadline_ms = NEVER_MS;
 	if (vm_balloon_usable(vm, x) && (vm->balloon_asked_bytes != vm->target_bytes || vm->balloon_unsure))
 		vm_send_balloon(vm, x, vm->target_bytes);
@@ -93,6 +95,7 @@ static enum vm_signal stalled_growing(struct vm *vm, struct vm_ctx *x)
 
 static enum vm_signal grow(struct vm *vm, struct vm_ctx *x)
 {
+	vm->advice_limit_bytes = 0;
 	vm->deadline_ms = NEVER_MS;
 	if (!vm->op_growing)
 		vm->op_ms = NEVER_MS;
@@ -203,7 +206,8 @@ static enum vm_signal resume(struct vm *vm, struct vm_ctx *x)
 {
 	vm_forget_signals(vm);
 	vm->wss_from_ms = x->now_ms; /* a window that it stood still in says nothing */
-	vm->target_bytes = vm_size_bytes(vm);
+	if (!vm->advice_limit_bytes) /* a limit raised for the reading's sake is no size */
+		vm->target_bytes = vm_size_bytes(vm);
 	uint64_t blind_ms = vm->booted ? min_u64(BLIND_MS, x->config->grace_ms) : x->config->grace_ms;
 	vm->blind_until_ms = x->now_ms + blind_ms;
 	if (vm->drained)

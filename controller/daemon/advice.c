@@ -7,8 +7,9 @@
 
 #include "controller/advice/advice.h"
 
-#define POOL_THREADS 1
-#define POOL_THREADS_MAX 4
+/* VMs side by side: each has descriptors and a map of its own, and is with one worker at a time. */
+#define POOL_THREADS 4
+#define POOL_THREADS_MAX 8
 #define POOL_OVERDUE_MS 10000
 #define FREE_MS 2000
 /*

@@ -256,6 +256,7 @@ static void check_memory(struct entry *e, const struct attach *a)
 	if (s->pid != proc_vm_pid(a->proc) || s->pid_start_ticks != a->start_ticks) {
 		e->memory.target_bytes = 0;
 		e->memory.limit_ours = false;
+		e->memory.advice_limit_bytes = 0;
 		return;
 	}
 	/* Killed between its first limit and the next writing of the state: whose else should it be? */
@@ -292,6 +293,9 @@ static void entry_paused(struct entry *e)
 
 void entry_inspected(struct entry *e, enum virt_run_state state, const struct dom_facts *facts)
 {
+	/* Found while it is loaded: an earlier memocd was told of it by the hook. It is not judged before it runs. */
+	if (state == VIRT_INCOMING && !e->in_core)
+		e->origin = ORIGIN_INCOMING;
 	entry_learn(e, facts, true);
 	const struct vm *vm = e->in_core ? core_vm(e->daemon->core, e->id) : NULL;
 	switch (state) {

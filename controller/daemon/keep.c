@@ -30,6 +30,7 @@ static struct vm_memory remember(const struct vm *vm, const struct entry *e)
 		.drained = vm->drained,
 		.limit_ours = vm->limit_ours || vm->limit_pending,
 		.silent = vm->silent,
+		.advice_limit_bytes = vm->advice_limit_bytes,
 	};
 }
 

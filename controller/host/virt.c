@@ -167,16 +167,28 @@ static int find_domain(struct virt_conn *c, const char *uuid, virDomainPtr *ret,
 
 enum job_kind { JOB_NONE = 1, JOB_OUTGOING, JOB_INCOMING };
 
-/* Dumps and snapshots also hold the domain and move its memory about: they count as outgoing. */
+/*
+ * Only what reads all of the memory counts as outgoing (a snapshot of disks alone does not, but is short). A backup
+ * copies disks, for hours perhaps, and lets the size be changed meanwhile.
+ */
 static enum job_kind operation_kind(virTypedParameterPtr params, int n)
 {
 	int operation = VIR_DOMAIN_JOB_OPERATION_UNKNOWN;
 
 	if (virTypedParamsGetInt(params, n, VIR_DOMAIN_JOB_OPERATION, &operation) < 0)
 		virResetLastError();
-	if (operation == VIR_DOMAIN_JOB_OPERATION_START)
+	switch (operation) {
+	case VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT:
+	case VIR_DOMAIN_JOB_OPERATION_SAVE:
+	case VIR_DOMAIN_JOB_OPERATION_DUMP:
+	case VIR_DOMAIN_JOB_OPERATION_SNAPSHOT:
+		return JOB_OUTGOING;
+	case VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN:
+	case VIR_DOMAIN_JOB_OPERATION_RESTORE:
+		return JOB_INCOMING;
+	default:
 		return JOB_NONE;
-	return operation == VIR_DOMAIN_JOB_OPERATION_MIGRATION_IN ? JOB_INCOMING : JOB_OUTGOING;
+	}
 }
 
 static uint64_t job_number(virTypedParameterPtr params, int n, const char *name, uint64_t otherwise)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 
 from host import MIB, LabError, MemoryCgroup, memory_cgroup, wait_for
 from lab import Guest
@@ -219,6 +220,24 @@ def test_destination_killed(pair):
     os.kill(int(pid_path(pair.there.libvirtd, "stayer").read_text(encoding="ascii")), signal.SIGKILL)
     said = fails(child)
     assert "stayer was not migrated: " in said and "gets its size back" in said, said
+    goes_on_here(pair, guest, before)
+
+
+@limit(300)
+def test_destination_restarted(pair):
+    """memocd at the destination is killed in mid-pass: the next one finds a VM that comes in, and leaves it alone until it runs."""
+    there, guest = pair.there.memocd, pair.wait_stayer()
+    before = pair.here.memocd.vm("stayer")["balloon_bytes"]
+    child = pair.begin(guest, "--live", *SLOW)
+    on_its_way(pair, guest)
+    there.kill()
+    there.start()
+    there.wait_vm("stayer", lambda vm: vm["state"] == "migrating-in", 30, "to be found coming in")
+    time.sleep(7)  # one that was running already would be judged after 5 s
+    assert there.vm("stayer")["state"] == "migrating-in"
+    assert [event["event"] for event in kinds(there, "stayer")] == ["added"], kinds(there, "stayer")
+    child.send_signal(signal.SIGINT)
+    fails(child)
     goes_on_here(pair, guest, before)
 
 

@@ -167,6 +167,25 @@ static void a_step_is_bounded(void **state)
 	assert_int_equal(f->counts.zero_bytes, BLOCK_BYTES);
 }
 
+/* A step that was cut goes on at its old position; the reader did so as well, and that is not the guest's. */
+static void the_rest_of_a_step_leaves_what_is_ahead(void **state)
+{
+	struct fixture *f = *state;
+	const struct advice_order cut = {.position_bytes = 20 * MIB, .most_bytes = 8 * MIB};
+
+	begin(f);
+	read_pages(f->at[0], 0, 20);
+	assert_int_equal(advice_step(f->advice, &cut, &f->counts, NULL), 1);
+	read_pages(f->at[0], 20, 60);
+	assert_int_equal(advice_step(f->advice, &cut, &f->counts, NULL), 0);
+	assert_int_equal(f->counts.guest_bytes, 0);
+	assert_int_equal(f->counts.zero_bytes, 20 * MIB);
+	assert_int_equal(step(f, 20 * MIB), 0); /* asked anew: it stands still, so now it is the guest's */
+	assert_int_equal(f->counts.guest_bytes, 32 * MIB);
+	assert_int_equal(step(f, ADVICE_ALL), 0);
+	assert_int_equal(f->counts.zero_bytes, 60 * MIB - f->counts.guest_bytes);
+}
+
 /* Of two cells of one size it is the one that comes in, whichever lies first in the address space. */
 static void blocks_of_one_size_go_as_they_come(void **state)
 {
@@ -243,6 +262,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_guests_pages_are_left_alone, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(each_page_is_advised_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_step_is_bounded, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_rest_of_a_step_leaves_what_is_ahead, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(blocks_of_one_size_go_as_they_come, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(refused_ranges_are_passed_over, set_up, tear_down),
 		cmocka_unit_test(zeroes_cost_nothing_on_zram_alone),

@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Memory advice as the core decides it: when it begins and ends, what limit the VM has meanwhile. */
+#include <errno.h>
+
 #include "tests/unit/core_kit.h"
 
 static int open_kit(void **state)
@@ -175,6 +177,194 @@ static void a_raised_limit_is_no_size(void **state)
 	assert_null(kit_find(k, EFFECT_LIMIT, 1));
 }
 
+/* Drained in the middle: it is open, and nobody closes it again. */
+static void a_drained_vm_stays_open(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = limited(k, 500 * MIB);
+
+	for (int end = 0; end < 2; end++) {
+		pass(k, 1);
+		kit_answer(k);
+		kit_signal(k, EVENT_VM_DRAIN, 1);
+		assert_true(kit_find(k, EFFECT_LIMIT, 1)->bytes == LIMIT_NONE);
+		kit_answer(k);
+		if (end == 0) { /* else the last report comes late */
+			report(k, true);
+			assert_null(kit_find(k, EFFECT_LIMIT, 1));
+		}
+		kit_signal(k, EVENT_VM_MIGRATION_OVER, 1);
+		kit_answer(k);
+		if (end == 1) {
+			report(k, true);
+			assert_null(kit_find(k, EFFECT_LIMIT, 1));
+		}
+		assert_true(vm->limit_asked_bytes == LIMIT_NONE);
+		kit_tick(k, 5000);
+		assert_null(kit_find(k, EFFECT_LIMIT, 1));
+		vm->held = vm->drained = false;
+		vm->target_bytes = 450 * MIB;
+		limited(k, 500 * MIB);
+	}
+}
+
+/* Cancelled with the limit raised, and the kernel answers the limit of before with code and now_bytes. */
+static struct vm *not_reached(struct kit *k, int code, uint64_t now_bytes)
+{
+	struct vm *vm = limited(k, 500 * MIB);
+
+	vm->target_bytes = 450 * MIB;
+	pass(k, 1);
+	kit_answer(k);
+	report(k, true);
+	assert_int_equal(kit_find(k, EFFECT_LIMIT, 1)->bytes, 500 * MIB);
+	kit_signal(k, EVENT_VM_MIGRATION_OVER, 1);
+	assert_null(kit_find(k, EFFECT_LIMIT, 1)); /* asked already */
+	kit_result(k, 1, OP_LIMIT, vm->limit_seq, code, now_bytes);
+	return vm;
+}
+
+static void look(struct kit *k, uint64_t limit_bytes)
+{
+	k->now_ms += 500;
+	struct event ev = {.type = EVENT_VM_SAMPLE,
+			   .vm = 1,
+			   .sample = {.has_memory = true,
+				      .resident_bytes = limit_bytes - MIB,
+				      .swapped_bytes = 300 * MIB,
+				      .limit_bytes = limit_bytes}};
+	assert_int_equal(kit_step(k, &ev), 0);
+	kit_tick(k, 500);
+}
+
+static void a_limit_not_reached_is_asked_for_again(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = not_reached(k, -EAGAIN, 550 * MIB);
+
+	assert_int_equal(vm->target_bytes, 450 * MIB);
+	look(k, 550 * MIB);
+	assert_null(kit_find(k, EFFECT_LIMIT, 1));
+	look(k, 550 * MIB);
+	assert_int_equal(kit_find(k, EFFECT_LIMIT, 1)->bytes, 500 * MIB);
+	kit_answer(k);
+	for (int i = 0; i < 5; i++) {
+		look(k, 500 * MIB);
+		assert_null(kit_find(k, EFFECT_LIMIT, 1));
+	}
+	assert_int_equal(vm->target_bytes, 450 * MIB);
+}
+
+/* Paused right after it was cancelled, as QEMU does on an I/O error: for how long nobody knows. */
+static void nor_does_a_pause_keep_it_raised(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = not_reached(k, -EAGAIN, 550 * MIB);
+
+	kit_signal(k, EVENT_VM_PAUSED, 1);
+	look(k, 550 * MIB);
+	look(k, 550 * MIB);
+	assert_int_equal(kit_find(k, EFFECT_LIMIT, 1)->bytes, 500 * MIB);
+	kit_answer(k);
+	kit_signal(k, EVENT_VM_RUNNING, 1);
+	assert_true(vm->target_bytes <= 500 * MIB);
+}
+
+/* Nothing that the kernel could do about it: what is in force is its size. */
+static void a_limit_never_reached_is_given_up(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = not_reached(k, -EAGAIN, 550 * MIB);
+	int asked = 0;
+
+	for (int i = 0; i < 30; i++) {
+		look(k, 550 * MIB);
+		if (!kit_find(k, EFFECT_LIMIT, 1))
+			continue;
+		asked++;
+		kit_result(k, 1, OP_LIMIT, vm->limit_seq, -EAGAIN, 550 * MIB);
+	}
+	assert_int_equal(asked, 4);
+	assert_int_equal(vm->target_bytes, vm_size_bytes(vm));
+}
+
+/* What another decides meanwhile holds. */
+static void a_new_target_ends_the_old_limit(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = not_reached(k, -EAGAIN, 550 * MIB);
+	struct event pin = {.type = EVENT_VM_PIN, .vm = 1, .bytes = 800 * MIB};
+
+	assert_int_equal(kit_step(k, &pin), 0);
+	assert_true(kit_find(k, EFFECT_LIMIT, 1)->bytes >= 800 * MIB);
+	for (int i = 0; i < 5; i++) {
+		kit_answer(k);
+		look(k, vm->limit_bytes);
+		assert_true(!kit_find(k, EFFECT_LIMIT, 1) || kit_find(k, EFFECT_LIMIT, 1)->bytes > 500 * MIB);
+	}
+}
+
+/* Nothing more goes to swap that is nearly full; when there is room again it does. */
+static void a_limit_waits_for_swap(void **state)
+{
+	struct kit *k = *state;
+
+	limited(k, 500 * MIB);
+	pass(k, 1);
+	kit_answer(k);
+	uint64_t raised = kit_vm(k, 1)->limit_bytes, free_bytes = k->host.swap_free_bytes;
+	k->host.swap_free_bytes = 10 * MIB;
+	look(k, raised - 64 * MIB);
+	report(k, true);
+	assert_null(kit_find(k, EFFECT_LIMIT, 1));
+	k->host.swap_free_bytes = free_bytes;
+	look(k, raised);
+	assert_int_equal(kit_find(k, EFFECT_LIMIT, 1)->bytes, 500 * MIB);
+}
+
+/* memocd was killed while the limit was raised: the next one knows what to go back to, and raises it no more. */
+static void a_raised_limit_outlives_memocd(void **state)
+{
+	for (int migrates = 0; migrates < 2; migrates++) {
+		struct kit kit, *k = &kit;
+		struct vm_facts facts = kit_facts(GIB);
+
+		kit_open(k, NULL);
+		struct event ev = {.type = EVENT_VM_ADDED,
+				   .vm = 1,
+				   .added = {.origin = ORIGIN_ADOPT,
+					     .facts = facts,
+					     .memory = {.known = true,
+							.target_bytes = 450 * MIB,
+							.health = BALLOON_ABSENT,
+							.limit_ours = true,
+							.advice_limit_bytes = 500 * MIB}}};
+		assert_int_equal(kit_step(k, &ev), 0);
+		kit_signal(k, EVENT_VM_RUNNING, 1);
+		struct vm *vm = kit_vm(k, 1);
+		if (migrates) {
+			look(k, 560 * MIB);
+			pass(k, 1);
+			assert_non_null(kit_find(k, EFFECT_ADVICE_BEGIN, 1));
+			assert_null(kit_find(k, EFFECT_LIMIT, 1));
+			look(k, 560 * MIB);
+			assert_null(kit_find(k, EFFECT_LIMIT, 1));
+			report(k, true);
+		}
+		for (int i = 0; i < 20 && !kit_find(k, EFFECT_LIMIT, 1); i++)
+			look(k, 560 * MIB);
+		assert_non_null(kit_find(k, EFFECT_LIMIT, 1));
+		assert_int_equal(kit_find(k, EFFECT_LIMIT, 1)->bytes, 500 * MIB);
+		kit_answer(k);
+		if (migrates)
+			kit_signal(k, EVENT_VM_MIGRATION_OVER, 1);
+		look(k, 500 * MIB);
+		assert_int_equal(vm->advice_limit_bytes, 0);
+		assert_true(vm->target_bytes <= 500 * MIB);
+		kit_close(k);
+	}
+}
+
 static void others_limits_are_left_alone(void **state)
 {
 	struct kit *k = *state;
@@ -219,6 +409,13 @@ int main(void)
 		cmocka_unit_test_setup_teardown(later_passes_and_off_mean_none, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(room_for_the_reading_comes_from_the_buffer, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_raised_limit_is_no_size, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(a_drained_vm_stays_open, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(a_limit_not_reached_is_asked_for_again, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(nor_does_a_pause_keep_it_raised, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(a_limit_never_reached_is_given_up, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(a_new_target_ends_the_old_limit, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(a_limit_waits_for_swap, open_kit, close_kit),
+		cmocka_unit_test(a_raised_limit_outlives_memocd),
 		cmocka_unit_test_setup_teardown(others_limits_are_left_alone, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(zeroes_need_free_swap, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(observing_advises_nothing, open_kit, close_kit),

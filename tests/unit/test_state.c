@@ -76,7 +76,8 @@ static struct state_vm vm_of(const char *uuid, const char *name)
 			   .held = true,
 			   .drained = true,
 			   .limit_ours = true,
-			   .silent = true},
+			   .silent = true,
+			   .advice_limit_bytes = 500 * MIB},
 		.policy = vmpolicy_default(),
 	};
 
@@ -104,6 +105,7 @@ static void assert_same_memory(const struct vm_memory *a, const struct vm_memory
 	assert_int_equal(a->drained, b->drained);
 	assert_int_equal(a->limit_ours, b->limit_ours);
 	assert_int_equal(a->silent, b->silent);
+	assert_int_equal(a->advice_limit_bytes, b->advice_limit_bytes);
 }
 
 static void assert_same_policy(const struct vmpolicy *a, const struct vmpolicy *b)
@@ -321,6 +323,7 @@ static void test_more_and_less(void **state)
 	assert_int_equal(s.n, 1);
 	assert_false(s.vms[0].memory.known);
 	assert_int_equal(s.vms[0].memory.target_bytes, 0);
+	assert_int_equal(s.vms[0].memory.advice_limit_bytes, 0);
 	assert_int_equal(s.vms[0].pid, 0);
 	state_clear(&s);
 }

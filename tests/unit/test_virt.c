@@ -258,6 +258,42 @@ static void test_job(void **state)
 	assert_true(*err.text);
 }
 
+static int job_operation = -1; /* that virDomainGetJobStats() tells of; −1: libvirt's own answer */
+
+/* In place of libvirt's. */
+int virDomainGetJobStats(virDomainPtr dom, int *type, virTypedParameterPtr *params, int *nparams, unsigned int flags)
+{
+	int (*own)(virDomainPtr, int *, virTypedParameterPtr *, int *, unsigned int);
+	int max = 0;
+
+	if (job_operation < 0) {
+		*(void **)&own = dlsym(RTLD_NEXT, "virDomainGetJobStats");
+		return own(dom, type, params, nparams, flags);
+	}
+	*type = VIR_DOMAIN_JOB_UNBOUNDED;
+	*params = NULL;
+	*nparams = 0;
+	return virTypedParamsAddInt(params, nparams, &max, VIR_DOMAIN_JOB_OPERATION, job_operation);
+}
+
+static void test_job_that_reads_memory(void **state)
+{
+	struct fixture *f = *state;
+	struct virt_job job;
+
+	for (job_operation = 0; job_operation < 12; job_operation++) {
+		bool reads = job_operation == VIR_DOMAIN_JOB_OPERATION_MIGRATION_OUT ||
+			     job_operation == VIR_DOMAIN_JOB_OPERATION_SAVE ||
+			     job_operation == VIR_DOMAIN_JOB_OPERATION_SNAPSHOT ||
+			     job_operation == VIR_DOMAIN_JOB_OPERATION_DUMP;
+
+		assert_int_equal(virt_job(f->c, f->uuid, &job, NULL), 0);
+		if (job.outgoing != reads)
+			fail_msg("operation %d: %d", job_operation, job.outgoing);
+	}
+	job_operation = -1;
+}
+
 /* The policy element as libvirt has it; NULL where there is none. */
 static char *policy_of(virDomainPtr dom, bool config)
 {
@@ -765,6 +801,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(test_stats_period, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_running_but_unable, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_job, setup, teardown),
+		cmocka_unit_test_setup_teardown(test_job_that_reads_memory, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_policy, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_more_domains_than_kept, setup, teardown),
 		cmocka_unit_test_setup_teardown(test_lifecycle_events, setup, teardown),
