@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* simulate: policies in virtual time over a trace of memory demand. */
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "controller/cli/commands.h"
@@ -23,7 +22,7 @@ static int bad_trace(struct cli *cli, const struct trace_report *report, const c
 
 static int simulate_trace(struct cli *cli)
 {
-	struct trace_report *report AUTO_FREE = calloc(1, sizeof(*report));
+	struct trace_report report;
 	struct simulate_options options;
 	struct memoc_err err = {0};
 	struct trace *trace = NULL;
@@ -32,10 +31,8 @@ static int simulate_trace(struct cli *cli)
 
 	if (r != CLI_DONE)
 		return r;
-	if (!report)
-		return cli_fail(cli, CLI_FAILED, "out of memory");
-	if (trace_read_report(options.trace_path, &trace, report, &err) < 0)
-		return bad_trace(cli, report, err.text);
+	if (trace_read_report(options.trace_path, &trace, &report, &err) < 0)
+		return bad_trace(cli, &report, err.text);
 	run.trace = trace;
 	r = run_policies(&run);
 	if (r == CLI_DONE)
