@@ -13,7 +13,7 @@ from host import MIB
 from run import Skip, limit
 from installed import LabError, Site, journal, run, systemctl, unit, wait_for
 
-RESTART_S = 0.25  # RestartSec= of the unit
+BACK_S = 2
 DROP_IN = pathlib.Path("/run/systemd/system/memocd.service.d/50-lab.conf")
 BAD_CONFIG = pathlib.Path("/etc/memoc/memoc.conf.d/90-bad.conf")
 
@@ -66,8 +66,8 @@ def start_s(name):
 
 @limit(120)
 def test_killed_and_back(site):
-    """systemctl kill -s KILL under load: up again after the second that the unit waits and what a start takes on this host (emulated,
-    so held against a start of before; test_crash has the seconds). Limits are kept all the time, then adopted."""
+    """systemctl kill -s KILL under load: up again within 2 s, as far as an emulated host has seconds (on a busy one a start took 0.6 s and
+    then 2.6 s): the time is printed and held against the lab's own measure. Limits are kept all the time, then adopted."""
     systemctl("restart", "memocd.service")
     usual_s = start_s("memocd.service")
     site.memocd.wait_answering()
@@ -81,7 +81,7 @@ def test_killed_and_back(site):
     site.wait_new(pid)
     took_s = stamp_s("memocd.service", "ActiveEnter") - at
     print(f"ready again {took_s:.2f} s after SIGKILL, of which {start_s('memocd.service'):.2f} s to start; a usual start: {usual_s:.2f} s")
-    assert took_s < 3 * (RESTART_S + usual_s), took_s
+    assert took_s < BACK_S * host.SLOW, took_s
     site.assert_adopted()
 
 
