@@ -39,10 +39,22 @@ def build_check(directory):
     return program
 
 
+def connected(path):
+    """The socket's name is there a moment before anybody listens."""
+    def attempt():
+        link = socket.socket(socket.AF_UNIX)
+        link.settimeout(30)
+        try:
+            link.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            link.close()
+            return None
+        return link
+    return host.wait_for(attempt, 30, f"QEMU's monitor at {path}")
+
+
 def ask_monitor(path, command):
-    with socket.socket(socket.AF_UNIX) as monitor:
-        monitor.settimeout(30)
-        monitor.connect(str(path))
+    with connected(path) as monitor:
         said = b""
         for sent in (None, command):
             if sent:
