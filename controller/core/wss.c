@@ -18,10 +18,15 @@ double wss_error_share(uint64_t accessed, uint64_t pages, uint64_t population)
 	return error < 1 ? error : 1;
 }
 
+/* A share may have jumped since: with as many pages as this one wants, the error of one half is 1.7 times what is
+ * wanted (0.5 / sqrt(0.1 * 0.9)). */
+#define EDGE 0.1
+
 uint32_t wss_pages_for(double share, double share_error, double error_share, uint64_t population, uint32_t most)
 {
 	double low = share - share_error, high = share + share_error;
 	double p = low > 0.5 ? low : high < 0.5 ? high : 0.5;
+	p = p < EDGE ? EDGE : p > 1 - EDGE ? 1 - EDGE : p;
 	double n = Z * Z * p * (1 - p) / (error_share * error_share);
 	double all = (double)population;
 	if (all > 0)

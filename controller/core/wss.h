@@ -21,8 +21,8 @@ double wss_error_share(uint64_t accessed, uint64_t pages, uint64_t population);
 
 /*
  * How many pages make an error of error_share likely, when the last reading said `share` ± share_error (0.5 ± 0.5 where
- * there was none): for the share nearest to a half that it allows, with the finite population's correction. From
- * WSS_PAGES_LEAST (or all there are) to `most`.
+ * there was none): for the share nearest to a half that it allows, taken for 10 to 90 % because it may have jumped
+ * since, with the finite population's correction. From WSS_PAGES_LEAST (or all there are) to `most`.
  */
 uint32_t wss_pages_for(double share, double share_error, double error_share, uint64_t population, uint32_t most);
 
