@@ -51,8 +51,9 @@ def test_upgrade_under_load(site):
     for name in site.guests:
         vm = site.memocd.vm(name)
         assert abs(vm["target_bytes"] - 112 * MIB) < MIB and vm["limit_bytes"] is not None, vm
-    for name, limit_bytes in site.limits().items():
-        assert limit_bytes and abs(limit_bytes - kept[name]) <= 8 * MIB, (kept, site.limits())  # it follows QEMU's own memory
+    # Never open; and as before once what QEMU itself needs, which each memocd guesses first, has been measured again.
+    assert None not in site.limits().values(), site.limits()
+    wait_for(lambda: all(abs(now - kept[name]) <= 8 * MIB for name, now in site.limits().items()), 30, f"limits of {kept}", show=site.limits)
     assert "150" in site.memocd.memoc_text("get", "web") and site.memocd.info("db")["held"]
     site.memocd.memoc_text("release", "db")
     assert site.memocd.config_path.exists(), "the administrator's configuration is gone"
