@@ -285,7 +285,7 @@ static bool check_page_idle(const char *root, struct check_list *l)
 	return there;
 }
 
-#define KERNEL_CONFIG_MOST (512 * 1024)
+#define KERNEL_CONFIG_MOST_BYTES (512 * 1024)
 
 /* What distributions put into /boot, or the kernel's own copy (CONFIG_IKCONFIG_PROC). */
 static bool read_kernel_config(const char *root, const struct kernel *k, char *ret)
@@ -293,13 +293,13 @@ static bool read_kernel_config(const char *root, const struct kernel *k, char *r
 	char path[256];
 
 	snprintf(path, sizeof(path), "/boot/config-%s", k->release);
-	if (check_read(root, path, ret, KERNEL_CONFIG_MOST) >= 0)
+	if (check_read(root, path, ret, KERNEL_CONFIG_MOST_BYTES) >= 0)
 		return true;
 	snprintf(path, sizeof(path), "%s/proc/config.gz", root);
 	gzFile file = gzopen(path, "re");
 	if (!file)
 		return false;
-	int n = gzread(file, ret, KERNEL_CONFIG_MOST - 1);
+	int n = gzread(file, ret, KERNEL_CONFIG_MOST_BYTES - 1);
 	gzclose(file);
 	ret[n > 0 ? n : 0] = '\0';
 	return n > 0;
@@ -309,7 +309,7 @@ static bool read_kernel_config(const char *root, const struct kernel *k, char *r
 static char kernel_option(const char *root, const struct kernel *k, const char *option)
 {
 	char wanted[64];
-	char *text AUTO_FREE = malloc(KERNEL_CONFIG_MOST);
+	char *text AUTO_FREE = malloc(KERNEL_CONFIG_MOST_BYTES);
 	const char *at;
 
 	if (!text || !read_kernel_config(root, k, text))

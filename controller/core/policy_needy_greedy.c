@@ -104,8 +104,8 @@ static bool runs_dry(const struct vm *vm)
 	return !vm->left_known || vm->left_bytes < vm_low_usable_bytes(vm) || surges || vm->host_need;
 }
 
-/* In intervals: a guest that swaps so long after a helping, and has usable memory, does not find that useful. */
-#define HELPING_WORKS 3
+/* A guest that swaps so long after a helping, and has usable memory, does not find that useful. */
+#define HELPING_WORKS_INTERVALS 3
 
 /* Growth since the statistics before the last but one came: a helping that what they count has not seen yet. */
 static uint64_t given_lately(const struct vm *vm)
@@ -125,7 +125,7 @@ static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
 {
 	uint64_t potential = sub_sat_u64(vm_max_bytes(vm), vm_size_bytes(vm)), low = vm_low_usable_bytes(vm), helping;
 	uint64_t swapped = vm->has_guest_rates ? vm->guest_swap_delta_bytes : 0;
-	bool just = vm->needy_rounds && p->now_ms - vm->grow_ms < HELPING_WORKS * p->config->interval_ms;
+	bool just = vm->needy_rounds && p->now_ms - vm->grow_ms < HELPING_WORKS_INTERVALS * p->config->interval_ms;
 	if (!runs_dry(vm) && (just || !swapped))
 		return min_u64(sub_sat_u64(2 * low, vm->left_bytes), potential);
 	if (swapped) {

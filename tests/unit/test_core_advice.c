@@ -36,16 +36,22 @@ static void report(struct kit *k, bool over)
 	assert_int_equal(kit_step(k, &ev), 0);
 }
 
+/* A sample of a VM that fills this limit, with much of it swapped out. */
+static struct event full_sample(uint64_t limit_bytes)
+{
+	return (struct event){.type = EVENT_VM_SAMPLE,
+			      .vm = 1,
+			      .sample = {.has_memory = true,
+					 .resident_bytes = limit_bytes - MIB,
+					 .swapped_bytes = 300 * MIB,
+					 .limit_bytes = limit_bytes}};
+}
+
 /* As after a limit of ours that swapped much of it out. */
 static struct vm *limited(struct kit *k, uint64_t limit_bytes)
 {
 	struct vm *vm = kit_vm(k, 1);
-	struct event ev = {.type = EVENT_VM_SAMPLE,
-			   .vm = 1,
-			   .sample = {.has_memory = true,
-				      .resident_bytes = limit_bytes - MIB,
-				      .swapped_bytes = 300 * MIB,
-				      .limit_bytes = limit_bytes}};
+	struct event ev = full_sample(limit_bytes);
 
 	vm->limit_known = vm->limit_ours = true;
 	vm->limit_pending = false;
@@ -227,12 +233,7 @@ static struct vm *not_reached(struct kit *k, int code, uint64_t now_bytes)
 static void look(struct kit *k, uint64_t limit_bytes)
 {
 	k->now_ms += 500;
-	struct event ev = {.type = EVENT_VM_SAMPLE,
-			   .vm = 1,
-			   .sample = {.has_memory = true,
-				      .resident_bytes = limit_bytes - MIB,
-				      .swapped_bytes = 300 * MIB,
-				      .limit_bytes = limit_bytes}};
+	struct event ev = full_sample(limit_bytes);
 	assert_int_equal(kit_step(k, &ev), 0);
 	kit_tick(k, 500);
 }
