@@ -530,6 +530,10 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 		vm->deadline_ms = now_ms + wait_ms;
 		return;
 	}
+	if (m->overhead_bytes) {
+		vm->overhead_bytes = m->overhead_bytes;
+		vm->overhead_measured = true;
+	}
 	vm->limit_ours = m->limit_ours;
 	vm->advice_limit_bytes = m->limit_ours ? m->advice_limit_bytes : 0;
 	vm->target_bytes = min_u64(m->target_bytes, vm->facts.max_bytes);
@@ -601,12 +605,27 @@ static void trim_timer(struct core *c, struct vm *vm, struct vm_ctx *x)
 		vm->trim_until_ms = x->now_ms + TRIM_AGAIN_MS;
 }
 
+/* It was taken for one that boots, as nobody had said yet that it comes from elsewhere. */
+static int arrive(struct vm *vm, const struct event *ev, struct vm_ctx *x)
+{
+	if (ev->added.origin != ORIGIN_INCOMING || vm->origin != ORIGIN_START || vm->state != VM_STARTING)
+		return -EEXIST;
+	vm->origin = ORIGIN_INCOMING;
+	vm->state = VM_MIGRATING_IN;
+	vm->carried_bytes = min_u64(ev->added.carried_bytes, vm->facts.max_bytes);
+	vm->change_ms = x->now_ms;
+	vm->deadline_ms = NEVER_MS;
+	snprintf(vm->reason, sizeof(vm->reason), "arrives by migration");
+	record(x, vm, RECORD_ADDED, vm->carried_bytes, vm->facts.max_bytes, "incoming migration, not a boot");
+	return 0;
+}
+
 static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 {
 	if (!ev->vm || !ev->added.facts.max_bytes || !ev->added.facts.policy.weight)
 		return -EINVAL;
 	if (find(c, ev->vm))
-		return -EEXIST;
+		return arrive(find(c, ev->vm), ev, x);
 	struct vm *vm = roster_add(&c->roster, ev->vm);
 	if (!vm)
 		return -ENOMEM;

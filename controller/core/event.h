@@ -12,7 +12,9 @@ enum event_type {
 	EVENT_TIMER,	/* core_next_wakeup_ms() has come */
 	EVENT_CONFIG,	/* new configuration: .config (pointer good during the step only) */
 	/* about one VM (.vm) */
-	EVENT_VM_ADDED,	  /* .added: hook, libvirt event or start-up scan; the first event of a VM */
+	/* .added: hook, libvirt event or start-up scan; the first event of a VM. Told again as ORIGIN_INCOMING of one
+	 * that was told to boot: it arrives. */
+	EVENT_VM_ADDED,
 	EVENT_VM_FACTS,	  /* .facts: domain XML read (again) */
 	EVENT_VM_RUNNING, /* vCPUs run: started, resumed, unpaused, migration arrived */
 	EVENT_VM_PAUSED,

@@ -150,7 +150,7 @@ static void tell_ineligible(struct entry *e)
 		   f->ineligible_detail[0] ? ": " : "", f->ineligible_detail);
 }
 
-static void enter_core(struct entry *e)
+static void post_added(struct entry *e)
 {
 	struct event ev = {.type = EVENT_VM_ADDED, .vm = e->id};
 	ev.added.origin = e->origin;
@@ -159,8 +159,13 @@ static void enter_core(struct entry *e)
 	if (e->origin == ORIGIN_INCOMING)
 		ev.added.carried_bytes = e->facts.has_balloon ? e->facts.current_bytes : e->facts.max_bytes;
 	ev.added.memory = e->memory;
-	e->in_core = true;
 	daemon_post(e->daemon, ev);
+}
+
+static void enter_core(struct entry *e)
+{
+	e->in_core = true;
+	post_added(e);
 	if (!e->daemon->draining)
 		e->in_core = core_vm(e->daemon->core, e->id) != NULL;
 	if (!e->in_core)
@@ -257,6 +262,7 @@ static void check_memory(struct entry *e, const struct attach *a)
 		e->memory.target_bytes = 0;
 		e->memory.limit_ours = false;
 		e->memory.advice_limit_bytes = 0;
+		e->memory.overhead_bytes = 0;
 		return;
 	}
 	/* Killed between its first limit and the next writing of the state: whose else should it be? */
@@ -381,6 +387,18 @@ static bool tells_run_state(enum virt_event_type type)
 	       type == VIRT_EVENT_PAUSED || type == VIRT_EVENT_POSTCOPY;
 }
 
+/* What the hook said of an arrival did not get through (it waits a fifth of a second, no more), and `prepare`, which
+ * libvirt says of every start, made it one that boots. */
+static void entry_arrives(struct entry *e)
+{
+	if (e->origin != ORIGIN_START)
+		return;
+	e->origin = ORIGIN_INCOMING;
+	e->running = e->running_told = false;
+	if (e->in_core)
+		post_added(e);
+}
+
 static void vm_event(struct entry *e, const struct virt_event *ev)
 {
 	e->run_events += tells_run_state(ev->type);
@@ -391,6 +409,7 @@ static void vm_event(struct entry *e, const struct virt_event *ev)
 		job_inspect(e);
 		break;
 	case VIRT_EVENT_STARTED_PAUSED:
+		entry_arrives(e);
 		job_inspect(e);
 		break;
 	case VIRT_EVENT_PAUSED:

@@ -31,6 +31,7 @@ static struct vm_memory remember(const struct vm *vm, const struct entry *e)
 		.limit_ours = vm->limit_ours || vm->limit_pending,
 		.silent = vm->silent,
 		.advice_limit_bytes = vm->advice_limit_bytes,
+		.overhead_bytes = vm->overhead_measured ? vm->overhead_bytes : 0,
 	};
 }
 

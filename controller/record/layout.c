@@ -32,7 +32,8 @@
 #define MEMORY(T, P)                                                                                                   \
 	BOOL(T, P, known), U64(T, P, target_bytes), ENUM(T, P, health, 0, BALLOON_HEALTH_END),                         \
 	U64(T, P, speed_bytes_per_s), U64(T, P, floor_bytes), U64(T, P, retry_delay_ms), U64(T, P, pinned_bytes),      \
-	BOOL(T, P, held), BOOL(T, P, drained), BOOL(T, P, limit_ours), BOOL(T, P, silent), U64(T, P, advice_limit_bytes)
+	BOOL(T, P, held), BOOL(T, P, drained), BOOL(T, P, limit_ours), BOOL(T, P, silent), U64(T, P, advice_limit_bytes),  \
+	U64(T, P, overhead_bytes)
 
 #define STATS(T, P)                                                                                                    \
 	U64(T, P, last_update_s), U64(T, P, usable_bytes), U64(T, P, unused_bytes), U64(T, P, disk_caches_bytes),      \

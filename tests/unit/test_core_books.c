@@ -211,6 +211,21 @@ static void each_state_counts_what_it_can_take(void **unused)
 	kit_sample(&k, 4, 300 * MIB, LIMIT_NONE, 0);
 	assert_int_equal(granted(&k), 300 * MIB); /* that balloon had lied */
 	kit_signal(&k, EVENT_VM_STOPPING, 4);
+
+	/* Taken for one that boots at first. */
+	kit_add_facts(&k, 5, ORIGIN_START, &f);
+	kit_signal(&k, EVENT_VM_RUNNING, 5);
+	assert_int_equal(granted(&k), 276 * MIB);
+	ev.vm = 5;
+	assert_int_equal(kit_step(&k, &ev), 0);
+	assert_int_equal(kit_vm(&k, 5)->state, VM_MIGRATING_IN);
+	assert_int_equal(granted(&k), 220 * MIB);
+	assert_int_equal(kit_record(&k, RECORD_ADDED, 5)->from_bytes, 200 * MIB);
+	assert_int_equal(kit_step(&k, &ev), -EEXIST);
+	kit_signal(&k, EVENT_VM_RUNNING, 5);
+	assert_int_equal(kit_vm(&k, 5)->state, VM_STARTING);
+	assert_int_equal(kit_step(&k, &ev), -EEXIST); /* it is known where it comes from */
+	kit_signal(&k, EVENT_VM_STOPPING, 5);
 	f.eligible = false;
 	kit_add_facts(&k, 3, ORIGIN_START, &f);
 	assert_int_equal(kit_vm(&k, 3)->state, VM_FIXED);
@@ -247,6 +262,12 @@ static void a_restart_counts_what_is_there(void **unused)
 	assert_int_equal(kit_step(&k, &ev), 0);
 	assert_int_equal(granted(&k), 300 * MIB); /* before anything was read */
 	assert_int_equal(vm_size_bytes(kit_vm(&k, 1)), 300 * MIB);
+	assert_false(kit_vm(&k, 1)->overhead_measured);
+	ev.vm = 2;
+	ev.added.memory.overhead_bytes = 70 * MIB; /* else its limit would rise and fall by what the guess is off */
+	assert_int_equal(kit_step(&k, &ev), 0);
+	assert_true(kit_vm(&k, 2)->overhead_measured);
+	assert_int_equal(kit_vm(&k, 2)->overhead_bytes, 70 * MIB);
 	kit_close(&k);
 }
 

@@ -77,7 +77,8 @@ static struct state_vm vm_of(const char *uuid, const char *name)
 			   .drained = true,
 			   .limit_ours = true,
 			   .silent = true,
-			   .advice_limit_bytes = 500 * MIB},
+			   .advice_limit_bytes = 500 * MIB,
+			   .overhead_bytes = 70 * MIB},
 		.policy = vmpolicy_default(),
 	};
 
@@ -106,6 +107,7 @@ static void assert_same_memory(const struct vm_memory *a, const struct vm_memory
 	assert_int_equal(a->limit_ours, b->limit_ours);
 	assert_int_equal(a->silent, b->silent);
 	assert_int_equal(a->advice_limit_bytes, b->advice_limit_bytes);
+	assert_int_equal(a->overhead_bytes, b->overhead_bytes);
 }
 
 static void assert_same_policy(const struct vmpolicy *a, const struct vmpolicy *b)
