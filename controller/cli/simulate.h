@@ -58,7 +58,7 @@ void out_file_drop(struct out_file *f);
 struct episode {
 	size_t host, vm;
 	uint64_t begin_ms, end_ms, unmet_byte_s;
-	char reason[160];
+	char cause[EFFECT_REASON_LEN], cure[EFFECT_REASON_LEN];
 };
 
 /* What one policy's run gave. */

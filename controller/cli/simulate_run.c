@@ -113,6 +113,7 @@ struct watched {
 	struct out_file allocations;
 	int written; /* 0, or what went wrong with the allocations */
 	struct plot *plot;
+	struct out_file picture;
 	bool show_progress;
 };
 
@@ -199,13 +200,17 @@ static void watch_step(void *user, uint64_t time_ms, size_t host, size_t vm, uin
 		plot_step(w->plot, time_ms, host, vm, demand, size);
 }
 
-static void watch_episode(void *user, size_t host, size_t vm, uint64_t begin_ms, uint64_t end_ms, uint64_t unmet_byte_s,
-			  const char *reason)
+static void watch_episode(void *user, const struct sim_episode *ended)
 {
 	struct watched *w = user;
-	struct episode e = {host, vm, begin_ms, end_ms, unmet_byte_s, ""};
+	struct episode e = {.host = ended->host,
+			    .vm = ended->vm,
+			    .begin_ms = ended->begin_ms,
+			    .end_ms = ended->end_ms,
+			    .unmet_byte_s = ended->unmet_byte_s};
 
-	snprintf(e.reason, sizeof(e.reason), "%s", reason ? reason : "");
+	snprintf(e.cause, sizeof(e.cause), "%s", ended->cause);
+	snprintf(e.cure, sizeof(e.cure), "%s", ended->cure);
 	keep_episode(w->outcome, w->run->options->n_worst, &e);
 }
 
@@ -243,18 +248,25 @@ int policy_path(char ret[PATH_MAX], const char *path, const char *policy, size_t
 	return n < PATH_MAX ? 0 : -ENAMETOOLONG;
 }
 
-static int open_allocations(struct watched *w, const char *policy, struct memoc_err *err)
+static int open_file(struct out_file *f, const char *option, const char *path, const struct watched *w,
+		     const char *policy, struct memoc_err *err)
+{
+	char of_policy[PATH_MAX];
+
+	if (policy_path(of_policy, path, policy, w->run->options->n_policies) < 0)
+		return memoc_err_set(err, -ENAMETOOLONG, "%s: the name of the file is too long", option);
+	return out_file_open(f, of_policy, err);
+}
+
+/* Before the run: what cannot be written is known at once, not after minutes. */
+static int open_files(struct watched *w, const char *policy, struct memoc_err *err)
 {
 	const struct simulate_options *o = w->run->options;
-	char path[PATH_MAX];
-	int r;
+	int r = o->plot ? open_file(&w->picture, "--plot", o->plot, w, policy, err) : 0;
 
-	if (!o->allocations)
-		return 0;
-	if (policy_path(path, o->allocations, policy, o->n_policies) < 0)
-		return memoc_err_set(err, -ENAMETOOLONG, "--allocations: the name of the file is too long");
-	r = out_file_open(&w->allocations, path, err);
-	if (r == 0 && fputs("time_s,host,vm,demand_mib,size_mib\n", w->allocations.stream) < 0)
+	if (r == 0 && o->allocations)
+		r = open_file(&w->allocations, "--allocations", o->allocations, w, policy, err);
+	if (w->allocations.stream && fputs("time_s,host,vm,demand_mib,size_mib\n", w->allocations.stream) < 0)
 		w->written = -errno;
 	return r;
 }
@@ -264,24 +276,18 @@ static int write_plot(struct watched *w, const char *policy, struct memoc_err *e
 	const struct simulate_options *o = w->run->options;
 	const struct sim_result *res = &w->outcome->result;
 	const char *base = strrchr(o->trace_path, '/');
-	char path[PATH_MAX], title[256], figures[FIGURES_LEN], load[64];
-	struct out_file f;
+	char title[256], figures[FIGURES_LEN], load[64];
 	char size[FORMAT_SIZE_LEN];
 	int r;
 
-	if (policy_path(path, o->plot, policy, o->n_policies) < 0)
-		return memoc_err_set(err, -ENAMETOOLONG, "--plot: the name of the file is too long");
 	if (o->sim.pool_bytes)
 		snprintf(load, sizeof(load), "pool %s", format_size(size, o->sim.pool_bytes));
 	else
 		snprintf(load, sizeof(load), "overcommit %g", o->sim.overcommit);
 	snprintf(title, sizeof(title), "%s on %.128s: %zu VMs, %zu host%s, %s", policy,
 		 base && base[1] ? base + 1 : o->trace_path, res->vms, res->hosts, res->hosts == 1 ? "" : "s", load);
-	r = out_file_open(&f, path, err);
-	if (r < 0)
-		return r;
-	r = plot_write(w->plot, title, figures_line(figures, res), f.stream);
-	return out_file_commit(&f, r, err);
+	r = plot_write(w->plot, title, figures_line(figures, res), w->picture.stream);
+	return out_file_commit(&w->picture, r, err);
 }
 
 /* ---- runs ---- */
@@ -297,7 +303,7 @@ static int prepare(struct watched *w, const char *policy, struct memoc_err *err)
 		w->plot = plot_new();
 	if ((o->n_worst > 0 && !w->outcome->worst) || (o->plot && !w->plot))
 		return memoc_err_set(err, -ENOMEM, "cannot run %s: %s", policy, strerror(ENOMEM));
-	return open_allocations(w, policy, err);
+	return open_files(w, policy, err);
 }
 
 static int simulate(struct watched *w, const char *policy, struct memoc_err *err)
@@ -340,6 +346,7 @@ static int run_policy(struct run *run, const char *policy, struct memoc_err *err
 	out_file_drop(&w.allocations);
 	if (r == 0 && w.plot)
 		r = write_plot(&w, policy, err);
+	out_file_drop(&w.picture);
 	plot_free(w.plot);
 	if (w.outcome->n_worst > 0)
 		qsort(w.outcome->worst, w.outcome->n_worst, sizeof(*w.outcome->worst), worse_first);

@@ -133,7 +133,7 @@ static int put_figures(struct cli *cli, const struct run *run)
 
 static const struct table_column worst_columns[] = {
 	{"UNMET", true, 0, 0}, {"FROM", true, 0, 0}, {"LASTED", true, 0, 0},
-	{"HOST", true, 0, 1},  {"VM", false, 16, 0}, {"REASON OF ITS LAST CHANGE", false, 24, 0},
+	{"HOST", true, 0, 1},  {"VM", false, 16, 0}, {"WHY IT HAD NO MORE", false, 24, 0}, {"WHAT ENDED IT", false, 24, 0},
 };
 
 static const char *vm_name(char buf[TRACE_NAME_MAX], const struct run *run, const struct episode *e)
@@ -182,7 +182,8 @@ static int put_worst(struct cli *cli, const struct run *run, const struct outcom
 		snprintf(text, sizeof(text), "%zu", e->host);
 		table_cell(t, text, COLOR_NONE);
 		table_cell(t, vm_name(name, run, e), COLOR_NONE);
-		table_cell(t, e->reason, COLOR_NONE);
+		table_cell(t, e->cause, COLOR_NONE);
+		table_cell(t, e->cure, COLOR_NONE);
 	}
 	return table_print(t, cli);
 }
@@ -204,6 +205,9 @@ int show_text(struct cli *cli, const struct run *run)
 	if (first->vms < run->trace->n)
 		cli_line(cli, "(%zu of the trace's %zu VMs left out: they would not fill a host)",
 			 run->trace->n - first->vms, run->trace->n);
+	if (o->sim.duration_ms > run->trace->duration_ms)
+		cli_line(cli, "(the trace ends after %s: its last demands hold for the rest)",
+			 format_duration(buf, run->trace->duration_ms));
 	r = put_figures(cli, run);
 	for (size_t i = 0; r == CLI_DONE && o->n_worst > 0 && i < run->n; i++)
 		r = put_worst(cli, run, &run->outcomes[i]);
@@ -225,7 +229,8 @@ static void json_worst(struct json_writer *w, const struct run *run, const struc
 		jw_double(w, "begin_s", (double)e->begin_ms / 1000);
 		jw_double(w, "end_s", (double)e->end_ms / 1000);
 		jw_u64(w, "unmet_byte_s", e->unmet_byte_s);
-		jw_str(w, "reason", e->reason);
+		jw_str(w, "cause", e->cause);
+		jw_str(w, "reason", e->cure);
 		jw_end(w);
 	}
 	jw_end(w);

@@ -81,13 +81,33 @@ static int end_episode(struct host *h, size_t i)
 	const struct sim_watch *w = h->watch;
 	const struct vm *vm = core_vm_at(h->core, i);
 	uint64_t begin = gf->begin_ms, crowded_ms = gf->crowded_ms;
-	if (w && w->episode)
-		w->episode(w->user, h->index, i, begin, h->now_ms, (uint64_t)gf->unmet_byte_s, vm ? vm->reason : "");
+	if (w && w->episode) {
+		const struct sim_episode e = {.host = h->index,
+					      .vm = i,
+					      .begin_ms = begin,
+					      .end_ms = h->now_ms,
+					      .unmet_byte_s = (uint64_t)gf->unmet_byte_s,
+					      .cause = gf->before ? gf->before : "",
+					      .cure = vm ? vm->reason : ""};
+		w->episode(w->user, &e);
+	}
+	free(gf->before);
+	gf->before = NULL;
 	gf->begin_ms = NEVER_MS;
 	gf->unmet_byte_s = 0;
 	gf->crowded_ms = 0;
 	h->open_n--;
 	return keep_relief(h->figures, h->now_ms - begin, crowded_ms);
+}
+
+static void begin_episode(struct host *h, size_t i)
+{
+	struct guest_figures *gf = &h->guests[i].figures;
+	const struct vm *vm = core_vm_at(h->core, i);
+	gf->begin_ms = h->now_ms;
+	if (h->watch && h->watch->episode && vm)
+		gf->before = strdup(vm->reason);
+	h->open_n++;
 }
 
 static int measure_lacking(struct host *h, double step_s)
@@ -102,10 +122,8 @@ static int measure_lacking(struct host *h, double step_s)
 			continue;
 		}
 		guest_suffer(h, g);
-		if (!open && fits) {
-			g->figures.begin_ms = h->now_ms;
-			h->open_n++;
-		}
+		if (!open && fits)
+			begin_episode(h, i);
 		if (!fits && open)
 			g->figures.crowded_ms += h->options->step_ms;
 		if (open || fits)

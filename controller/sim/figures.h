@@ -15,6 +15,7 @@ struct guest_figures {
 	uint64_t crowded_ms;	 /* in it, with more demand on the host than pool */
 	double unmet_byte_s;	 /* in it */
 	bool below_min;
+	char *before; /* why it had the size with which that began; NULL: nobody asked, or no memory */
 };
 
 struct figures {

@@ -12,6 +12,8 @@ struct host *host_close(struct host *h)
 		return NULL;
 	for (size_t i = 0; h->scripts && i < h->n; i++)
 		script_clear(&h->scripts[i]);
+	for (size_t i = 0; h->guests && i < h->n; i++)
+		free(h->guests[i].figures.before);
 	least_close(&h->least);
 	least_close(&h->least_blind);
 	core_free(h->core);

@@ -88,6 +88,14 @@ struct sim_result {
 	double honest_regret;	 /* of VMs without a fault */
 };
 
+/* A VM lacked memory that its host had. Strings are good during the call. */
+struct sim_episode {
+	size_t host, vm;
+	uint64_t begin_ms, end_ms, unmet_byte_s;
+	const char *cause; /* the policy's reason of its size when that began */
+	const char *cure;  /* of its last change when that ended */
+};
+
 /* Called once per step, host and VM, where set; host and vm count from 0 in the order of placement. */
 struct sim_watch {
 	/* once per VM before the first step, in the order of host and vm: which of the trace it is, and its host's pool
@@ -96,9 +104,7 @@ struct sim_watch {
 	void (*vm_step)(void *user, uint64_t time_ms, size_t host, size_t vm, uint64_t demand_bytes,
 			uint64_t size_bytes);
 	void (*progress)(void *user, double done); /* 0..1, at most some hundred times */
-	/* an episode of relief that ended, with the core's own reason of the VM's last change */
-	void (*episode)(void *user, size_t host, size_t vm, uint64_t begin_ms, uint64_t end_ms, uint64_t unmet_byte_s,
-			const char *reason);
+	void (*episode)(void *user, const struct sim_episode *e); /* one that ended */
 	void *user;
 };
 

@@ -86,15 +86,15 @@ static void on_step(void *user, uint64_t time_ms, size_t host, size_t vm, uint64
 	s->size[step][vm] = size_bytes;
 }
 
-static void on_episode(void *user, size_t host, size_t vm, uint64_t begin_ms, uint64_t end_ms, uint64_t unmet_byte_s,
-		       const char *reason)
+static void on_episode(void *user, const struct sim_episode *e)
 {
 	struct seen *s = user;
-	assert_non_null(reason);
-	assert_true(begin_ms <= end_ms);
+	assert_true(e->cause[0]);
+	assert_non_null(e->cure);
+	assert_true(e->begin_ms <= e->end_ms);
 	s->episodes++;
-	s->episode_ms += end_ms - begin_ms;
-	s->episode_unmet += unmet_byte_s;
+	s->episode_ms += e->end_ms - e->begin_ms;
+	s->episode_unmet += e->unmet_byte_s;
 }
 
 static void on_progress(void *user, double done)

@@ -566,6 +566,7 @@ static void test_table(void **state)
 	assert_contains(outputs[0].bytes, "\nneedy-greedy ");
 	assert_contains(outputs[0].bytes, "\nmom ");
 	assert_contains(outputs[0].bytes, "mom: the 3 worst of ");
+	assert_contains(outputs[0].bytes, "WHY IT HAD NO MORE");
 	assert_null(strstr(outputs[0].bytes, "left out"));
 	assert_null(strstr(outputs[0].bytes, "HONEST%"));
 	assert_null(strstr(outputs[0].bytes, "DENSITY"));
@@ -574,6 +575,9 @@ static void test_table(void **state)
 	assert_runs("simulate --trace t.csv --overcommit 2 --duration 1m --vms-per-host 5");
 	assert_contains(outputs[0].bytes, "t.csv: 10 VMs on 2 hosts");
 	assert_contains(outputs[0].bytes, "(2 of the trace's 12 VMs left out");
+	assert_null(strstr(outputs[0].bytes, "the trace ends"));
+	assert_runs("simulate --trace t.csv --overcommit 2 --duration 1h");
+	assert_contains(outputs[0].bytes, "(the trace ends after 20 min: its last demands hold for the rest)\n");
 }
 
 static void test_density(void **state)
