@@ -8,6 +8,7 @@
 #include "common/parse.h"
 
 #define BAR_WIDTH 40
+#define RUN_PART 0.1 /* of a search for the density, which runs about ten times more */
 
 /* ---- who is where ---- */
 
@@ -114,7 +115,7 @@ struct watched {
 	int written; /* 0, or what went wrong with the allocations */
 	struct plot *plot;
 	struct out_file picture;
-	bool show_progress;
+	bool show_progress, searches; /* for the density, after the run */
 };
 
 /* v in units of 1 / 10^digits, as a decimal without trailing zeros. */
@@ -221,7 +222,8 @@ static void watch_progress(void *user, double done)
 	const struct watched *w = user;
 	const struct run *run = w->run;
 	size_t at = (size_t)(w->outcome - run->outcomes);
-	double all = ((double)at + done) / (double)run->options->n_policies;
+	double part = !run->options->density ? done : w->searches ? RUN_PART + (1 - RUN_PART) * done : RUN_PART * done;
+	double all = ((double)at + part) / (double)run->options->n_policies;
 	int full = (int)(all * BAR_WIDTH);
 
 	if (w->show_progress)
@@ -325,8 +327,9 @@ static int simulate(struct watched *w, const char *policy, struct memoc_err *err
 	r = sim_run(&sim, &watch, &w->outcome->result, err);
 	if (r == 0 && w->run->placement.error)
 		r = memoc_err_set(err, -ENOMEM, "%s", strerror(ENOMEM));
+	w->searches = true;
 	if (r == 0 && o->density)
-		r = sim_density(&sim, &w->outcome->density, err);
+		r = sim_density(&sim, &watch, &w->outcome->density, err);
 	return r < 0 ? memoc_err_prefix(err, r, "policy %s", policy) : 0;
 }
 

@@ -113,7 +113,9 @@ const struct policy_ops *sim_policy_find(const char *name);
 
 int sim_run(const struct sim_options *o, const struct sim_watch *watch, struct sim_result *ret, struct memoc_err *err);
 
-/* Highest overcommit ratio with unmet ≤ 0.1 % of demand, by bisection to 1 %. */
-int sim_density(const struct sim_options *o, double *ret_overcommit, struct memoc_err *err);
+/* Highest overcommit ratio with unmet ≤ 0.1 % of demand, by bisection to 1 %. Of watch (may be NULL) only progress is
+ * called: it may end before 1. */
+int sim_density(const struct sim_options *o, const struct sim_watch *watch, double *ret_overcommit,
+		struct memoc_err *err);
 
 #endif

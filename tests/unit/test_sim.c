@@ -751,10 +751,14 @@ static void test_density(void **state)
 	o.duration_ms = 60000;
 	o.buffer_share = 0.0001;
 	o.pool_bytes = GIB; /* not used here */
-	assert_int_equal(sim_density(&o, &density, NULL), 0);
+	struct seen seen;
+	struct sim_watch watch = watch_of(&seen);
+	assert_int_equal(sim_density(&o, &watch, &density, NULL), 0);
+	assert_true(seen.progress > 0.2 && seen.progress <= 1);
+	assert_int_equal(seen.vms + seen.steps + seen.episodes, 0);
 	assert_true(density > 3.9 && density < 4.01); /* 512 of 2048 MiB are wanted */
 	o.policy = "nobody";
-	assert_int_equal(sim_density(&o, &density, NULL), -EINVAL);
+	assert_int_equal(sim_density(&o, NULL, &density, NULL), -EINVAL);
 	trace_free(t);
 }
 
