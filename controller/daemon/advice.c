@@ -19,6 +19,9 @@
 #define LOOK_MS 100
 #define FAST_BYTES (16 * MIB) /* came between two looks: the next one sooner, lest the limit push out what is hot */
 #define FAST_LOOK_MS 20
+/* So near to the end of the pass too: what is read after the last look is advised when the pass is over, and QEMU with it
+ * where the last one was short. */
+#define END_BYTES (64 * MIB)
 #define TELL_MS 1000 /* the core is not told of each look */
 /* One step: MADV_PAGEOUT to zram takes about 4 µs a page (measured, lzo-rle), so this is a quarter of a second. */
 #define STEP_BYTES (256 * MIB)
@@ -148,7 +151,8 @@ static void step_run(void *arg, void **worker)
 
 static void look_later(struct advised *v)
 {
-	bool fast = v->position_bytes >= add_sat_u64(v->before_bytes, FAST_BYTES);
+	bool fast = v->position_bytes >= add_sat_u64(v->before_bytes, FAST_BYTES) ||
+		    v->position_bytes >= sub_sat_u64(v->facts.max_bytes, END_BYTES);
 
 	v->before_bytes = v->position_bytes;
 	ev_timer_set(&v->timer, (fast ? FAST_LOOK_MS : LOOK_MS) / 1000., 0.);

@@ -62,25 +62,26 @@ def say(text):
     print(text, flush=True)
 
 
-# What runs inside, in this order: (which boot, directory of tests, module, words that choose among its tests). Modules of one boot
-# build on one another: memoc comes with the first and goes with test_remove. The level-1 scenarios bring their own libvirtd.
+# What runs inside, in this order: (which boot, directory of tests, module, words that choose among its tests). The level-1 scenarios
+# bring their own libvirtd and come first, as there are no other guests yet: each takes a processor's time. The other modules build
+# on one another: memoc comes with the first and goes with test_remove.
 PLAN = [
+    (1, "system", "test_balloon", "no_driver speed_is_learned"),
+    (1, "system", "test_lifecycle", "reset_from_outside pause_and_resume destroy_in_mid_shrink"),
+    (1, "system", "test_resize", "order_of_limit_and_balloon"),
     (1, "lab", "test_install", ""),
     (1, "lab", "test_service", ""),
     (2, "lab", "test_boot", ""),
     (2, "lab", "test_cgroup_v2", ""),
     (2, "lab", "test_wss", ""),
     (2, "lab", "test_remove", ""),
-    (2, "system", "test_balloon", "no_driver speed_is_learned"),
-    (2, "system", "test_lifecycle", "reset_from_outside pause_and_resume destroy_in_mid_shrink"),
-    (2, "system", "test_resize", "order_of_limit_and_balloon"),
 ]
 # Not part of all tests: for those who ask by the module's name.
 ON_DEMAND = [(1, "lab", "test_wss_table", "")]
 # Programs for tests inside, /lab/wss. They are of this machine, so its release has to be the lab's.
 WSS_PROGRAMS = ("watch", "cost")
 
-# Put before the calls of run.py. Level-1 tests take the programs out of the package, which is removed by then.
+# Put before the calls of run.py. Level-1 tests take the programs out of the package, which is not installed yet.
 SCRIPT = """#!/bin/sh
 mkdir -p /var/lib/memoc-lab && cp -n /lab/image/* /var/lib/memoc-lab/
 if [ ! -d "$MEMOC_BUILD" ]; then
