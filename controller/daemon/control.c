@@ -317,6 +317,40 @@ static int open_socket(struct control *c, struct memoc_err *err)
 	return 0;
 }
 
+/* What it asked is not read on: whatever it was, the answer is the same. */
+static void refuse_waiting(int fd, const char *reply, size_t len)
+{
+	char asked[4096];
+	if (recv(fd, asked, sizeof(asked), MSG_DONTWAIT) < 0 && errno != EAGAIN)
+		return;
+	(void)!send(fd, reply, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+}
+
+void control_refuse_waiting(const char *why)
+{
+	if (sd_listen_fds(1) != 1)
+		return;
+	struct json_writer *w = jw_new(false);
+	char *reply AUTO_FREE = NULL;
+	size_t len;
+	jw_object(w, NULL);
+	jw_str(w, "error", "org.memoc.Controller.Failed");
+	jw_object(w, "parameters");
+	jw_str(w, "why", why);
+	jw_end(w);
+	jw_end(w);
+	int flags = fcntl(SD_LISTEN_FDS_START, F_GETFL);
+	if (jw_finish(w, &reply, &len) < 0 || fcntl(SD_LISTEN_FDS_START, F_SETFL, flags | O_NONBLOCK) < 0)
+		return;
+	for (int n = 0; n < SOMAXCONN; n++) {
+		int fd AUTO_CLOSE = accept4(SD_LISTEN_FDS_START, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+		if (fd < 0)
+			break;
+		refuse_waiting(fd, reply, len + 1); /* varlink ends a message with a 0 byte */
+	}
+	close(SD_LISTEN_FDS_START);
+}
+
 int control_new(struct daemon *d, struct control **ret, struct memoc_err *err)
 {
 	static const struct varlink_limits limits = {.message_bytes = VARLINK_MESSAGE_MAX,

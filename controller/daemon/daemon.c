@@ -397,6 +397,8 @@ int daemon_run(const struct options *options, struct memoc_err *err)
 		r = open_host(&d, err);
 	if (r == 0)
 		r = open_core(&d, err);
+	if (r != 0 && !d.control)
+		control_refuse_waiting(err->text[0] ? err->text : "memocd cannot start");
 	if (r == 0) {
 		start_watchers(&d);
 		ev_set_userdata(d.loop, &d);
