@@ -55,6 +55,12 @@ def fixture(lab):
     yield Service(lab)
 
 
+def backlog(path):
+    """How many have connected to the listening socket and were not accepted yet."""
+    found = host.run(["ss", "-xlnH", "src", str(path)]).stdout.split()
+    return int(found[2])
+
+
 def spawn(service, environment, listen=None):
     """memocd with systemd's variables; `listen` becomes descriptor 3, as systemd passes it."""
     memocd = service.memocd
@@ -92,6 +98,29 @@ def test_socket_activation(service):
             assert popen.returncode == 0, popen.returncode
             assert path.exists()
     path.unlink()
+
+
+def test_activated_with_a_bad_configuration(service):
+    """It fails with status 6 and says why to those who wait at its socket, who would have it started again and again otherwise."""
+    memocd = service.memocd
+    memocd.config = {"policy": {"dead_band": "often"}}
+    memocd.socket.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as silent:
+        listener.bind(str(memocd.socket))
+        listener.listen(16)
+        silent.connect(str(memocd.socket))
+        asking = subprocess.Popen([program("memoc"), "host"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                  env=memocd.environment())
+        service.lab.record_process(asking.pid, "memoc host")
+        wait_for(lambda: backlog(memocd.socket) == 2, 20, "both to wait at the socket")
+        popen = spawn(service, {"LISTEN_FDS": "1"}, listener)
+        assert popen.wait(20 * host.SLOW) == 6
+        said = asking.communicate(timeout=20 * host.SLOW)[1]
+        assert asking.returncode == 1 and f"{memocd.config_path}:2" in said and "often" in said, said
+        assert b"org.memoc.Controller.Failed" in silent.recv(4096)
+        assert backlog(memocd.socket) == 0
+    memocd.socket.unlink()
+    memocd.config = {"host": {"pool": "1G"}}
 
 
 def test_ready_and_watchdog(service):
