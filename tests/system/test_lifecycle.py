@@ -23,10 +23,12 @@ class Bench(Stage):
     def __init__(self, lab):
         super().__init__(lab, CONFIG)
         self.memocd.start()
-        self.actor = self.guest("actor", MEMORY_MIB, free_page_reporting=False, fill=True)
+        self.actor = self.guest("actor", MEMORY_MIB, free_page_reporting=False)
         self.bystander = self.guest("bystander", MEMORY_MIB)
         self.start_guests()
         self.wait_steady()
+        # Not while it boots: after a reset it is pinned, and would lack what it touches then.
+        self.actor.job(f"touch {MEMORY_MIB * 2 // 3}")
         self.bystander.job("use 60")
 
     def reset(self):
@@ -103,7 +105,7 @@ def reboots(bench, reboot):
     assert any(event["event"] in ("balloon-reached", "balloon-back") for event in events if at(event) > at(rebooted[4])), brief(events)
     assert rebooted[1]["to_bytes"] is None, f"the limit was not opened first: {brief(events)}"
     assert guest.pid == pid
-    bench.assert_unharmed("actor", inside=False)  # a pinned guest that fills its memory while it boots may kill inside
+    bench.assert_unharmed("actor")
     bench.assert_unharmed("bystander")
 
 
