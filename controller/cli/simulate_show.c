@@ -132,8 +132,13 @@ static int put_figures(struct cli *cli, const struct run *run)
 }
 
 static const struct table_column worst_columns[] = {
-	{"UNMET", true, 0, 0}, {"FROM", true, 0, 0}, {"LASTED", true, 0, 0},
-	{"HOST", true, 0, 1},  {"VM", false, 16, 0}, {"WHY IT HAD NO MORE", false, 24, 0}, {"WHAT ENDED IT", false, 24, 0},
+	{"UNMET", true, 0, 0},
+	{"FROM", true, 0, 0},
+	{"LASTED", true, 0, 0},
+	{"HOST", true, 0, 1},
+	{"VM", false, 16, 0},
+	{"WHY IT HAD NO MORE", false, 24, 0},
+	{"WHAT ENDED IT", false, 24, 0},
 };
 
 static const char *vm_name(char buf[TRACE_NAME_MAX], const struct run *run, const struct episode *e)

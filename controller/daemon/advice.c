@@ -19,8 +19,8 @@
 #define LOOK_MS 100
 #define FAST_BYTES (16 * MIB) /* came between two looks: the next one sooner, lest the limit push out what is hot */
 #define FAST_LOOK_MS 20
-/* So near to the end of the pass too: what is read after the last look is advised when the pass is over, and QEMU with it
- * where the last one was short. */
+/* So near to the end of the pass too: what is read after the last look is advised when the pass is over, and QEMU with
+ * it where the last one was short. */
 #define END_BYTES (64 * MIB)
 #define TELL_MS 1000 /* the core is not told of each look */
 /* One step: MADV_PAGEOUT to zram takes about 4 µs a page (measured, lzo-rle), so this is a quarter of a second. */

@@ -249,8 +249,8 @@ void keep_now(struct daemon *d); /* at exit, synchronously */
 /* ---- control.c, methods.c: the socket ---- */
 int control_new(struct daemon *d, struct control **ret, struct memoc_err *err);
 struct control *control_free(struct control *c);
-/* For a memocd that systemd started for its socket and that cannot go on: who waits there is told why. Else the socket, on
- * which they still wait, would have it started again at once, until systemd gives both up. */
+/* For a memocd that systemd started for its socket and that cannot go on: who waits there is told why. Else the socket,
+ * on which they still wait, would have it started again at once, until systemd gives both up. */
 void control_refuse_waiting(const char *why);
 void control_event(struct control *c, const struct ring_event *ev); /* to those who follow */
 void control_after_step(struct control *c);			    /* those who wait for a size */

@@ -226,8 +226,8 @@ static bool read_vm(const struct json *j, struct state_vm *vm)
 	       read_u64(j, "pinned_bytes", &m->pinned_bytes) && read_bool(j, "held", &m->held) &&
 	       read_bool(j, "drained", &m->drained) && read_bool(j, "limit_ours", &m->limit_ours) &&
 	       read_bool(j, "silent", &m->silent) && read_u64(j, "advice_limit_bytes", &m->advice_limit_bytes) &&
-	       read_u64(j, "overhead_bytes", &m->overhead_bytes) &&
-	       read_bool(j, "limit_open", &vm->limit_open) && read_policy(j, &vm->policy);
+	       read_u64(j, "overhead_bytes", &m->overhead_bytes) && read_bool(j, "limit_open", &vm->limit_open) &&
+	       read_policy(j, &vm->policy);
 }
 
 /* 0; −EINVAL with why; −ENOMEM. */

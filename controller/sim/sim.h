@@ -103,7 +103,7 @@ struct sim_watch {
 	void (*placed)(void *user, size_t host, size_t vm, const struct trace_vm *of, uint64_t pool_bytes);
 	void (*vm_step)(void *user, uint64_t time_ms, size_t host, size_t vm, uint64_t demand_bytes,
 			uint64_t size_bytes);
-	void (*progress)(void *user, double done); /* 0..1, at most some hundred times */
+	void (*progress)(void *user, double done);		  /* 0..1, at most some hundred times */
 	void (*episode)(void *user, const struct sim_episode *e); /* one that ended */
 	void *user;
 };

@@ -90,9 +90,11 @@ class Bench(Site):
 
 def fixture(lab):
     bench = Bench(lab)
-    yield bench
-    bench.mute.destroy()
-    bench.mute.undefine()
+    try:
+        yield bench
+    finally:
+        bench.mute.destroy()
+        bench.mute.undefine()
 
 
 @limit(240)

@@ -423,8 +423,9 @@ static void check_lower(struct cgroup_vm *g, struct proc_vm *p, enum cgroup_meth
 	proc_vm_major_faults(p, &faults_before);
 	check(child_touches_all(), "the child lives under it");
 	known = proc_vm_major_faults(p, &faults_after) == 0;
-	/* memory.stat and memory.pressure lag by up to 2 s each (kernel/sched/psi.c sums up every PSI_FREQ), and PSI weighs what it
-	   finds by whole jiffies of work, so that a short stall may count as none: the child then lives on until one counts. */
+	/* memory.stat and memory.pressure lag by up to 2 s each (kernel/sched/psi.c sums up every PSI_FREQ), and PSI
+	   weighs what it finds by whole jiffies of work, so that a short stall may count as none: the child then lives
+	   on until one counts. */
 	for (int i = 1; i <= 400 && cgroup_vm_read(g, &touched) == 0 && !paid(&s, &touched); i++) {
 		usleep(50000);
 		if (i % 80 == 0 && !child_touches_all())
