@@ -306,7 +306,7 @@ void entry_inspected(struct entry *e, enum virt_run_state state, const struct do
 	const struct vm *vm = e->in_core ? core_vm(e->daemon->core, e->id) : NULL;
 	switch (state) {
 	case VIRT_RUNNING:
-		if (!e->running || !e->running_told || (vm && vm->state == VM_PAUSED))
+		if (!e->running || !e->running_told || e->paused || (vm && vm->state == VM_PAUSED))
 			entry_running(e);
 		break;
 	case VIRT_PAUSED:

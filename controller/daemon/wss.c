@@ -23,6 +23,7 @@ struct member {
 	struct dom_facts facts;
 	uint32_t pages;
 	uint64_t reckoned_ns, began_ms;
+	uint64_t extra_ns;	   /* that no reading tells of: the map of its memory, a begin that failed */
 	struct wss_sample *sample; /* between begin and end */
 	struct wss_reading reading;
 	int code;
@@ -168,6 +169,7 @@ static void tell_core(struct group *g)
 		struct entry *e = entry_by_id(m->d, b->id);
 		struct event ev = {.type = EVENT_VM_WSS, .vm = b->id, .wss = b->reading};
 
+		b->reading.cost_ns += b->extra_ns;
 		wss_settle(&m->budget, b->reckoned_ns, b->reading.cost_ns);
 		if (!e || !e->in_core || b->code == -ECANCELED)
 			continue;
@@ -185,18 +187,23 @@ static void tell_core(struct group *g)
 /* ---- workers ---- */
 
 /* One that changed while it was read is read again, once. */
-static int map_ram(const struct member *b, struct guest_ram *ret, struct memoc_err *err)
+static int map_ram(struct member *b, struct guest_ram *ret)
 {
-	int r = proc_vm_ram_map(b->attach->proc, &b->facts, ret, err);
+	uint64_t before_ns = wss_cpu_ns();
+	int r = proc_vm_ram_map(b->attach->proc, &b->facts, ret, &b->err);
 
-	return r == -EAGAIN ? proc_vm_ram_map(b->attach->proc, &b->facts, ret, err) : r;
+	if (r == -EAGAIN)
+		r = proc_vm_ram_map(b->attach->proc, &b->facts, ret, &b->err);
+	b->extra_ns += wss_cpu_ns() - before_ns;
+	return r;
 }
 
 static void begin_member(struct group *g, struct member *b)
 {
 	struct guest_ram ram = {0};
 
-	b->code = map_ram(b, &ram, &b->err);
+	b->began_ms = now_ms();
+	b->code = map_ram(b, &ram);
 	if (b->code < 0)
 		return;
 	const struct wss_target t = {.pid = proc_vm_pid(b->attach->proc),
@@ -207,8 +214,10 @@ static void begin_member(struct group *g, struct member *b)
 				     .memory = &b->attach->wss_memory,
 				     .pages = b->pages,
 				     .cancel = &g->cancel};
-	b->began_ms = now_ms();
+	uint64_t before_ns = wss_cpu_ns();
 	b->code = wss_begin(g->wss, &t, &b->sample, &b->err);
+	if (b->code < 0)
+		b->extra_ns += wss_cpu_ns() - before_ns;
 	guest_ram_clear(&ram);
 }
 
@@ -227,9 +236,14 @@ static void same_ram(struct member *b, const struct guest_ram *before)
 {
 	struct guest_ram now = {0};
 
-	b->code = map_ram(b, &now, &b->err);
-	if (b->code == 0 && (now.bytes != before->bytes || now.n != before->n ||
-			     memcmp(now.list, before->list, now.n * sizeof(*now.list)) != 0))
+	b->code = map_ram(b, &now);
+	bool same = now.bytes == before->bytes && now.n == before->n;
+	for (size_t i = 0; i < now.n && same; i++) {
+		const struct guest_ram_range *a = &now.list[i], *old = &before->list[i];
+		same = a->start == old->start && a->end == old->end && a->shared == old->shared &&
+		       a->offset == old->offset;
+	}
+	if (b->code == 0 && !same)
 		b->code = memoc_err_set(&b->err, -EAGAIN, "its mappings of memory changed within the window");
 	guest_ram_clear(&now);
 }

@@ -48,7 +48,6 @@ struct wss_sample {
 };
 
 /* ---- tools.c ---- */
-uint64_t wss_cpu_ns(void); /* of this thread */
 bool wss_ended(int pidfd);
 bool wss_cancelled(const struct wss_sample *s);
 uint64_t wss_random(uint64_t *state); /* xorshift64*; state is never 0 */

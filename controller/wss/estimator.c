@@ -195,9 +195,10 @@ int wss_end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err
 		r = memoc_err_set(err, -ESRCH, "process %d has ended", (int)s->pid);
 	if (r == 0)
 		r = s->ops->end(s, &reading, err);
+	if (r < 0) /* what it cost is as true */
+		reading = (struct wss_reading){.backend = s->ops->kind};
 	reading.cost_ns = s->cost_ns + wss_cpu_ns() - began;
 	wss_cancel(s);
-	if (r == 0)
-		*ret = reading;
+	*ret = reading;
 	return r;
 }

@@ -73,10 +73,12 @@ int wss_collect(struct wss *w, struct memoc_err *err);
 void wss_abort(struct wss *w);
 /*
  * Ends the window and frees the sample, also on error. Fills of *ret: known, backend, wss_bytes, error_bytes, pages,
- * cost_ns (begin, its part of start and collect, end). −ESRCH: ended; −ECANCELED; −EAGAIN: nothing can be said this
- * time; other: it does not work here.
+ * cost_ns (begin, its part of start and collect, end); on an error backend and cost_ns alone. −ESRCH: ended;
+ * −ECANCELED; −EAGAIN: nothing can be said this time; other: it does not work here.
  */
 int wss_end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err);
+/* CPU time that the calling thread has used, nanoseconds. */
+uint64_t wss_cpu_ns(void);
 /* What was sampled; good as long as the sample. */
 const struct guest_ram *wss_sample_ram(const struct wss_sample *s);
 /* Frees a sample that is not wanted any more. Takes NULL. */

@@ -227,13 +227,15 @@ static void end_is(struct wss_sample *s, uint64_t pages, uint64_t of)
 
 static void end_fails(struct wss_sample *s, int code, const char *says)
 {
-	struct wss_reading reading = {.wss_bytes = 77};
+	struct wss_reading reading = {.known = true, .wss_bytes = 77};
 	struct memoc_err err = {""};
 	int r = wss_end(s, &reading, &err);
 
 	if (r != code || !strstr(err.text, says))
 		fail_msg("%d \"%s\" instead of %d \"%s\"", r, err.text, code, says);
-	assert_int_equal(reading.wss_bytes, 77);
+	assert_false(reading.known);
+	assert_int_equal(reading.wss_bytes, 0);
+	assert_true(reading.cost_ns > 0); /* a reading that fails costs as well */
 }
 
 static void begin_fails(struct wss *w, int code, const char *says)
