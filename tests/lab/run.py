@@ -66,7 +66,6 @@ def say(text):
 # bring their own libvirtd and come first, as there are no other guests yet: each takes a processor's time. The other modules build
 # on one another: memoc comes with the first and goes with test_remove.
 PLAN = [
-    (1, "system", "test_balloon", "no_driver speed_is_learned"),
     (1, "system", "test_lifecycle", "reset_from_outside pause_and_resume destroy_in_mid_shrink"),
     (1, "system", "test_resize", "order_of_limit_and_balloon"),
     (1, "lab", "test_install", ""),
