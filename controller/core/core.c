@@ -162,8 +162,8 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 		plan = clamp_u64(vm->need_bytes, now, plan);
 	uint64_t diff = plan > now ? plan - now : now - plan;
 	uint64_t band = vm_dead_band_bytes(vm, x->config), least = own ? PAGE_BYTES : band;
-	/* A shrink that was halted near a pin has no limit yet; nearer than this counts as reached (resize.c). */
-	if (vm->pinned_bytes && plan < now && vm->limit_bytes == LIMIT_NONE)
+	/* A person's word is worth a small resize; nearer than this counts as reached (resize.c). */
+	if (vm->pinned_bytes)
 		least = max_u64(MIB, band / 4) + PAGE_BYTES;
 	/* Where somebody is in need little is worth a resize, however large the VM is. */
 	if (!own && (plan > now ? vm->needy : x->level >= LEVEL_HARD))

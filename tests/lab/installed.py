@@ -206,7 +206,7 @@ class Site(Lab):
             self.memocd.memoc_text("resize", name, f"{size_mib}M")
         for name in self.guests:
             self.memocd.wait_vm(name, lambda vm: vm["state"] == "steady" and vm["limit_bytes"] is not None
-                                and abs(vm["target_bytes"] - size_mib * MIB) < MIB, 60, "limited")
+                                and abs(vm["target_bytes"] - size_mib * MIB) < 2 * MIB, 60, "limited")
         rest = [self.limits(), time.monotonic()]
 
         def resting():

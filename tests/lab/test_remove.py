@@ -50,7 +50,7 @@ def test_upgrade_under_load(site):
     assert {name: guest.pid for name, guest in site.guests.items()} == pids and site.libvirtd.pid == libvirtd
     for name in site.guests:
         vm = site.memocd.vm(name)
-        assert abs(vm["target_bytes"] - 112 * MIB) < MIB and vm["limit_bytes"] is not None, vm
+        assert abs(vm["target_bytes"] - 112 * MIB) < 2 * MIB and vm["limit_bytes"] is not None, vm
     # Never open; and as before once what QEMU itself needs, which each memocd guesses first, has been measured again.
     assert None not in site.limits().values(), site.limits()
     wait_for(lambda: all(abs(now - kept[name]) <= 8 * MIB for name, now in site.limits().items()), 30, f"limits of {kept}", show=site.limits)

@@ -73,6 +73,9 @@ static void shrink_is_balloon_then_limit(void **state)
 	answer(k, OP_LIMIT, 0, limit->bytes);
 	assert_int_equal(vm->state, VM_STEADY);
 	assert_int_equal(vm_size_bytes(vm), 301 * MIB);
+	/* Within the dead band, 5 MiB: a policy would not move for that, a person's word is done. */
+	pin(k, 298 * MIB);
+	assert_int_equal(kit_find(k, EFFECT_BALLOON, 1)->bytes, 298 * MIB);
 }
 
 static void grow_is_limit_then_balloon(void **state)
