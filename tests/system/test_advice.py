@@ -296,14 +296,14 @@ def test_plugged_memory_and_snapshot(pair):
 @limit(500)
 def test_live_snapshot(pair):
     """A snapshot of memory of a VM that runs on (`virsh snapshot-create-as --live`): read as by a migration, and afterwards as before."""
-    guest = pair.guest("stayer")
-    before, swapped, limit_bytes = len(pair.advice_events("stayer")), guest.cgroup().swapped(), guest.cgroup().limit()
-    image = pair.lab.base / "stayer.memory"
+    guest = pair.guest("pictured")
+    before, swapped, limit_bytes = len(pair.advice_events("pictured")), guest.cgroup().swapped(), guest.cgroup().limit()
+    image = pair.lab.base / "pictured.memory"
     guest.virsh("snapshot-create-as", "--no-metadata", "--live", "--memspec", f"file={image},snapshot=external", limit_s=200)
     assert image.stat().st_size > HOT_MIB * MIB
-    pair.memocd.wait_vm("stayer", lambda vm: vm["state"] == "steady", 60, "steady again")
+    pair.memocd.wait_vm("pictured", lambda vm: vm["state"] == "steady", 60, "steady again")
     pair.wait_back(guest, limit_bytes)
-    event = pair.advice_events("stayer")[before]
+    event = pair.advice_events("pictured")[before]
     print(f"    snapshot: swapped {swapped // MIB} MiB before, {guest.cgroup().swapped() // MIB} after; {event['reason']}", flush=True)
     out, stayed = mib_of(event)[:2]
     # A file takes it so fast that part of it may be read before the map is there; then the limit sends out as much.
