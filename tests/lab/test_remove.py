@@ -51,7 +51,7 @@ def test_upgrade_under_load(site):
     for name in site.guests:
         vm = site.memocd.vm(name)
         assert abs(vm["target_bytes"] - 112 * MIB) < 2 * MIB and vm["limit_bytes"] is not None, vm
-    # Never open; and as before once what QEMU itself needs, which each memocd guesses first, has been measured again.
+    # Never open; and as before, but for what QEMU's own memory has moved, which a limit follows.
     assert None not in site.limits().values(), site.limits()
     wait_for(lambda: all(abs(now - kept[name]) <= 8 * MIB for name, now in site.limits().items()), 30, f"limits of {kept}", show=site.limits)
     assert "150" in site.memocd.memoc_text("get", "web") and site.memocd.info("db")["held"]

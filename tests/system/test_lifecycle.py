@@ -170,7 +170,7 @@ def test_pause_and_resume(bench):
     bench.wait_balloon("actor", SMALL_MIB)
     bench.wait_vm("actor", lambda vm: vm["state"] == "steady" and vm["stats_age_ms"] is not None
                   and vm["stats_age_ms"] < 5000, "steady with fresh statistics")
-    bench.assert_unharmed("actor")  # see reboots()
+    bench.assert_unharmed("actor")
     bench.assert_unharmed("bystander")
 
 
@@ -196,7 +196,7 @@ def test_save_and_restore(bench):
     bench.resize("actor", 200)
     bench.wait_balloon("actor", 200)
     bench.assert_unharmed("actor")
-    assert bench.actor.report()["oom_kills"] == kills, "its own kernel killed"  # the counter is as old as its boot, see reboots()
+    assert bench.actor.report()["oom_kills"] == kills, "its own kernel killed"  # the counter is as old as its boot
     bench.assert_unharmed("bystander")
 
 
@@ -214,7 +214,7 @@ def test_managed_save(bench):
     bench.resize("actor", 200)
     bench.wait_balloon("actor", 200)
     bench.assert_unharmed("actor")
-    assert bench.actor.report()["oom_kills"] == kills, "its own kernel killed"  # the counter is as old as its boot, see reboots()
+    assert bench.actor.report()["oom_kills"] == kills, "its own kernel killed"  # the counter is as old as its boot
     bench.assert_unharmed("bystander")
 
 
