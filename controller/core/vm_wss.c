@@ -90,7 +90,8 @@ void vm_take_wss(struct vm *vm, const struct vm_ctx *x, const struct wss_reading
 	vm->wss_ms = x->now_ms;
 	if (!r->known) { /* what was known ages as it is */
 		vm->wss.known = false;
-		vm->wss.backend = r->backend;
+		if (!vm->wss_average.readings)
+			vm->wss.backend = r->backend;
 		memcpy(vm->wss.why, r->why, sizeof(vm->wss.why));
 		vm->wss.why[sizeof(vm->wss.why) - 1] = '\0';
 		return;

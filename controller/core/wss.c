@@ -18,6 +18,13 @@ double wss_error_share(uint64_t accessed, uint64_t pages, uint64_t population)
 	return error < 1 ? error : 1;
 }
 
+double wss_unjudged_share(double share, uint64_t unjudged, uint64_t pages)
+{
+	double widest = share > 0.5 ? share : 1 - share;
+
+	return pages ? (double)unjudged / (double)pages * widest : 0;
+}
+
 /* A share may have jumped since: with as many pages as this one wants, the error of one half is 1.7 times what is
  * wanted (0.5 / sqrt(0.1 * 0.9)). */
 #define EDGE 0.1

@@ -18,6 +18,11 @@
  * which no page was accessed would claim an error of nothing. 0 where all pages were looked at, 1 where none.
  */
 double wss_error_share(uint64_t accessed, uint64_t pages, uint64_t population);
+/*
+ * What comes on top where some of the pages could not be judged and `share` was taken from the others: they may all be
+ * in use, or none, so the share is off by at most their part × max(share, 1 − share). No interval but a bound.
+ */
+double wss_unjudged_share(double share, uint64_t unjudged, uint64_t pages);
 
 /*
  * How many pages make an error of error_share likely, when the last reading said `share` ± share_error (0.5 ± 0.5 where

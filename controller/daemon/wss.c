@@ -12,9 +12,11 @@
 #define POOL_OVERDUE_MS 10000 /* a process that hangs in the kernel with its memory map locked holds up its own job */
 #define PERIOD_WINDOWS 2      /* a VM is read each two windows at most */
 #define GOOD_PERIODS 4	      /* and a reading is believed so long */
+#define GOOD_INTERVALS 2      /* or, where the budget allows no reading each period, so many of the times that it takes */
 #define REOPEN_MS 300000      /* where nothing works, or it broke: perhaps it is another user who has gone by then */
 #define COST_GUESS_NS 15000000
 #define FREE_MS 2000
+#define INSTEAD_READINGS 4 /* at most so many by the second back-end, before the better one is tried again */
 
 /* One VM in a group. */
 struct member {
@@ -23,6 +25,7 @@ struct member {
 	struct dom_facts facts;
 	uint32_t pages;
 	uint64_t reckoned_ns, began_ms;
+	uint64_t interval_ms; /* since it was read before; 0: never */
 	uint64_t extra_ns;	   /* that no reading tells of: the map of its memory, a begin that failed */
 	struct wss_sample *sample; /* between begin and end */
 	struct wss_reading reading;
@@ -35,7 +38,9 @@ struct group {
 	struct group *next;
 	struct wss *wss;
 	atomic_bool cancel;
-	bool working; /* a worker has it */
+	bool working;	       /* a worker has it */
+	bool told_overdue;     /* and has it for too long, which was said */
+	uint64_t submitted_ms; /* since when */
 	uint64_t window_ms, begun_ms;
 	int code; /* of what concerns them all */
 	struct memoc_err err;
@@ -47,7 +52,8 @@ struct group {
 struct measuring {
 	struct daemon *d;
 	struct workpool *pool;
-	struct wss *wss; /* NULL: none */
+	struct wss *wss;     /* NULL: none */
+	struct wss *instead; /* lru, beside idle: for VMs that the kernel reclaims from. NULL: none */
 	char wanted[sizeof(((struct config *)NULL)->wss_backend)];
 	bool opening, reopen;
 	uint64_t open_ms; /* when to try; NEVER_MS: no need */
@@ -61,7 +67,7 @@ struct measuring {
 struct opening {
 	struct measuring *m;
 	char wanted[sizeof(((struct config *)NULL)->wss_backend)];
-	struct wss *old, *wss;
+	struct wss *old, *old_instead, *wss, *instead;
 	struct memoc_err why[WSS_BACKEND_END];
 };
 
@@ -79,8 +85,15 @@ static void open_run(void *arg, void **worker)
 	enum wss_backend wanted = backend_by_name(o->wanted);
 
 	o->old = wss_close(o->old);
+	o->old_instead = wss_close(o->old_instead);
+	wss_clear_left("");
 	if (strcmp(o->wanted, "auto") == 0) {
+		struct memoc_err none;
+
 		wss_open_best("", &o->wss, o->why);
+		if (o->wss && wss_kind(o->wss) == WSS_IDLE && wss_open("", WSS_LRU, &o->instead, &none) == 0)
+			memoc_err_set(&o->why[WSS_LRU], 0,
+				      "works: taken for VMs that the kernel reclaims from, which idle cannot judge");
 		return;
 	}
 	for (enum wss_backend b = WSS_IDLE; b < WSS_BACKEND_END; b++)
@@ -95,12 +108,14 @@ static void open_done(void *arg, bool cancelled)
 	struct measuring *m = o->m;
 
 	if (cancelled) {
-		m->wss = o->old ? o->old : o->wss; /* measuring_free() closes it */
+		m->wss = o->old ? o->old : o->wss; /* measuring_free() closes them */
+		m->instead = o->old_instead ? o->old_instead : o->instead;
 		free(o);
 		return;
 	}
 	m->opening = false;
 	m->wss = o->wss;
+	m->instead = o->instead;
 	memcpy(m->why, o->why, sizeof(m->why));
 	m->open_ms = m->wss || strcmp(o->wanted, "none") == 0 ? NEVER_MS : now_ms() + REOPEN_MS;
 	if (m->wss)
@@ -120,12 +135,13 @@ static void open_backend(struct measuring *m)
 		return;
 	o->m = m;
 	o->old = m->wss;
+	o->old_instead = m->instead;
 	memcpy(o->wanted, m->wanted, sizeof(o->wanted));
 	if (workpool_submit(m->pool, NULL, 0, open_run, open_done, o) < 0) {
 		free(o);
 		return;
 	}
-	m->wss = NULL;
+	m->wss = m->instead = NULL;
 	m->opening = true;
 	m->reopen = false;
 }
@@ -159,10 +175,17 @@ static void group_free(struct group *g)
 	free(g);
 }
 
+/* Once may be a limit that just came down. After that every other reading, then fewer, are tries of the better one. */
+static void take_instead(struct entry *e, bool reclaimed)
+{
+	e->wss_reclaimed = reclaimed ? e->wss_reclaimed + 1 : 0;
+	e->wss_instead = e->wss_reclaimed < 2 ? 0 : min_u64(1U << min_u64(e->wss_reclaimed - 2, 8), INSTEAD_READINGS);
+}
+
 static void tell_core(struct group *g)
 {
 	struct measuring *m = g->m;
-	uint64_t good_ms = GOOD_PERIODS * PERIOD_WINDOWS * m->d->config.wss_window_ms;
+	uint64_t period_ms = PERIOD_WINDOWS * m->d->config.wss_window_ms;
 
 	for (size_t i = 0; i < g->n; i++) {
 		struct member *b = &g->list[i];
@@ -173,10 +196,12 @@ static void tell_core(struct group *g)
 		wss_settle(&m->budget, b->reckoned_ns, b->reading.cost_ns);
 		if (!e || !e->in_core || b->code == -ECANCELED)
 			continue;
+		if (m->instead && wss_kind(g->wss) != WSS_LRU)
+			take_instead(e, b->code == -EBUSY);
 		e->wss_cost_ns = b->reading.cost_ns;
 		ev.wss.backend = wss_kind(g->wss);
 		ev.wss.began_ms = b->began_ms;
-		ev.wss.good_ms = good_ms;
+		ev.wss.good_ms = max_u64(GOOD_PERIODS * period_ms, GOOD_INTERVALS * b->interval_ms);
 		if (!ev.wss.known)
 			snprintf(ev.wss.why, sizeof(ev.wss.why), "%.*s", (int)sizeof(ev.wss.why) - 1,
 				 g->code < 0 ? g->err.text : b->err.text);
@@ -212,6 +237,7 @@ static void begin_member(struct group *g, struct member *b)
 				     .cgroup_path = cgroup_vm_path(b->attach->cgroup),
 				     .cgroup = b->attach->cgroup,
 				     .memory = &b->attach->wss_memory,
+				     .emulated = b->facts.tcg,
 				     .pages = b->pages,
 				     .cancel = &g->cancel};
 	uint64_t before_ns = wss_cpu_ns();
@@ -293,6 +319,8 @@ static int submit(struct group *g, work_run_fn *run, work_done_fn *done)
 	if (limits && !e)
 		return -ENOENT;
 	g->working = true;
+	g->told_overdue = false;
+	g->submitted_ms = now_ms();
 	int r = limits ? workpool_submit(m->d->kernel_pool, e->kernel_lane, 0, run, done, g)
 		       : workpool_submit(m->pool, NULL, 0, run, done, g);
 	g->working = r == 0;
@@ -328,7 +356,7 @@ static void begin_done(void *arg, bool cancelled)
 	}
 }
 
-static void begin_group(struct measuring *m, const struct wss_wish *wishes, size_t n)
+static void begin_group(struct measuring *m, struct wss *wss, const struct wss_wish *wishes, size_t n)
 {
 	struct daemon *d = m->d;
 	struct group *g = calloc(1, sizeof(*g) + n * sizeof(g->list[0]));
@@ -336,7 +364,7 @@ static void begin_group(struct measuring *m, const struct wss_wish *wishes, size
 	if (!g)
 		return;
 	g->m = m;
-	g->wss = m->wss;
+	g->wss = wss;
 	g->window_ms = d->config.wss_window_ms;
 	atomic_init(&g->cancel, false);
 	ev_timer_init(&g->timer, window_cb, 0., 0.);
@@ -355,6 +383,7 @@ static void begin_group(struct measuring *m, const struct wss_wish *wishes, size
 		b->facts = e->facts;
 		b->reckoned_ns = wishes[i].cost_ns;
 		b->pages = wss_pages_for(share, error, d->config.wss_target_error, all / 4096, d->config.wss_pages);
+		b->interval_ms = e->wss_asked_ms ? now_ms() - e->wss_asked_ms : 0;
 		e->wss_asked_ms = now_ms();
 	}
 	g->next = m->groups;
@@ -397,9 +426,14 @@ static void choose(struct measuring *m)
 	}
 	size_t chosen = n ? wss_choose(&m->budget, d->config.wss_budget, period_ms, now, wishes, n) : 0;
 	if (wss_in_rounds(m->wss) && chosen)
-		begin_group(m, wishes, chosen);
-	for (size_t i = 0; i < chosen && !wss_in_rounds(m->wss); i++)
-		begin_group(m, &wishes[i], 1);
+		begin_group(m, m->wss, wishes, chosen);
+	for (size_t i = 0; i < chosen && !wss_in_rounds(m->wss); i++) {
+		struct entry *e = entry_by_id(d, wishes[i].vm);
+		bool instead = m->instead && e->wss_instead;
+
+		e->wss_instead -= instead;
+		begin_group(m, instead ? m->instead : m->wss, &wishes[i], 1);
+	}
 }
 
 /* So that `memoc explain` can say why nothing is known. Once a VM. */
@@ -420,10 +454,35 @@ static void tell_none(struct measuring *m)
 	}
 }
 
+/* A reader that hangs in the kernel cannot be helped, but its VMs are not to be without readings and nobody told. */
+static void tell_overdue(struct measuring *m, uint64_t now)
+{
+	for (struct group *g = m->groups; g; g = g->next) {
+		uint64_t waits_ms = wss_in_rounds(g->wss) ? g->window_ms : 0; /* wss_collect() may */
+
+		if (!g->working || g->told_overdue || now < g->submitted_ms + waits_ms + POOL_OVERDUE_MS)
+			continue;
+		g->told_overdue = true;
+		for (size_t i = 0; i < g->n; i++) {
+			struct entry *e = entry_by_id(m->d, g->list[i].id);
+			struct event ev = {.type = EVENT_VM_WSS, .vm = g->list[i].id, .wss = {.backend = wss_kind(g->wss)}};
+
+			if (!e || !e->in_core)
+				continue;
+			ev.wss.began_ms = g->list[i].began_ms;
+			snprintf(ev.wss.why, sizeof(ev.wss.why), "its reader hangs in the kernel, for %llu s by now",
+				 (unsigned long long)((now - g->submitted_ms) / 1000));
+			log_warning("%s: working set: %s", e->facts.name, ev.wss.why);
+			daemon_post(m->d, ev);
+		}
+	}
+}
+
 void measuring_tick(struct measuring *m)
 {
 	uint64_t now = now_ms();
 
+	tell_overdue(m, now);
 	if (m->opening)
 		return;
 	if ((m->reopen && !m->groups) || (!m->wss && now >= m->open_ms))
@@ -507,6 +566,7 @@ struct measuring *measuring_free(struct measuring *m)
 	if (hangs) /* a worker that does not come back has it still */
 		return NULL;
 	wss_close(m->wss);
+	wss_close(m->instead);
 	free(m);
 	return NULL;
 }

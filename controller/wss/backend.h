@@ -23,6 +23,9 @@ struct wss_ops {
 };
 extern const struct wss_ops wss_idle, wss_damon, wss_lru, wss_refault, wss_idle_host;
 
+/* damon.c: ends what a memocd that was killed had running there, whatever this one will use. */
+void wss_damon_clear_left(const char *root);
+
 #define WSS_BITMAP "/sys/kernel/mm/page_idle/bitmap"
 #define WSS_KPAGEFLAGS "/proc/kpageflags"
 /* idle.c: is idle page tracking there? As wss_ops.probe. */
@@ -42,7 +45,9 @@ struct wss_sample {
 	int pidfd;
 	const atomic_bool *cancel;
 	struct guest_ram ram;
-	uint64_t seed; /* for wss_random */
+	char *cgroup_path;	  /* NULL: not known */
+	struct cgroup_vm *cgroup; /* not owned; likewise */
+	uint64_t seed;		  /* for wss_random */
 	uint64_t cost_ns;
 	void *own;
 };
@@ -70,18 +75,5 @@ int wss_write_text(const char *root, const char *path, const char *text);
 int wss_read_words(int fd, const uint64_t *index, size_t n, uint64_t *ret);
 /* Sets single bits, by ascending bit numbers, in a file of words of 8 bytes in which zeros change nothing. */
 int wss_set_bits(int fd, const uint64_t *bit, size_t n);
-
-/* ---- lru.c: the text of lru_gen, for tests ---- */
-#define LRU_NODES_MAX 64
-struct lru_generations {
-	unsigned id; /* of the memory cgroup */
-	struct {
-		unsigned node;
-		uint64_t youngest, since_pages; /* of the generations after the youngest of `since` */
-	} node[LRU_NODES_MAX];
-	size_t nodes;
-};
-/* The part of one cgroup; the text is cut to pieces. since: NULL, or an earlier look. −ENOENT: not in it; −EBADMSG. */
-int lru_gen_parse(char *text, const char *path, const struct lru_generations *since, struct lru_generations *ret);
 
 #endif

@@ -79,18 +79,23 @@ static bool ours(const char *root)
 }
 
 /* −EBUSY where somebody else has kdamonds there. */
-static int give_back(const struct wss *w)
+static int give_back(const char *root)
 {
 	uint64_t n;
-	int r = kdamonds(w->root, &n);
+	int r = kdamonds(root, &n);
 
 	if (r < 0 || n == 0)
 		return r;
-	if (!ours(w->root))
+	if (!ours(root))
 		return -EBUSY;
-	if (holds(w->root, ADMIN "0/state", "on"))
-		wss_write_text(w->root, ADMIN "0/state", "off");
-	return wss_write_text(w->root, ADMIN "nr_kdamonds", "0");
+	if (holds(root, ADMIN "0/state", "on"))
+		wss_write_text(root, ADMIN "0/state", "off");
+	return wss_write_text(root, ADMIN "nr_kdamonds", "0");
+}
+
+void wss_damon_clear_left(const char *root)
+{
+	(void)give_back(root);
 }
 
 static int probe(const char *root, struct memoc_err *why)
@@ -111,7 +116,7 @@ static int probe(const char *root, struct memoc_err *why)
 /* An empty set of ours. */
 static int take(const struct wss *w)
 {
-	int r = give_back(w);
+	int r = give_back(w->root);
 
 	if (r == 0)
 		r = wss_write_text(w->root, ADMIN "nr_kdamonds", "1");
@@ -133,7 +138,7 @@ static void close_damon(struct wss *w)
 {
 	struct damon *d = w->own;
 
-	give_back(w);
+	give_back(w->root);
 	free(d->round);
 	free(d);
 }
@@ -149,7 +154,7 @@ static int open_damon(struct wss *w, struct memoc_err *err)
 	r = take(w);
 	bool vaddr = holds(w->root, CONTEXT "avail_operations", "fvaddr");
 	if (r == 0)
-		r = give_back(w);
+		r = give_back(w->root);
 	if (r == 0 && vaddr)
 		return 0;
 	close_damon(w);
@@ -172,7 +177,7 @@ static void clear(struct wss_sample *s)
 		left |= d->round[i] != NULL;
 	}
 	if (d->on && !left) {
-		give_back(s->wss);
+		give_back(s->wss->root);
 		d->on = false;
 	}
 	free(s->own);
@@ -334,7 +339,7 @@ static int start(struct wss *w, uint64_t window_ms, struct memoc_err *err)
 	if (r == 0)
 		r = wss_write_text(w->root, ADMIN "0/state", "on");
 	if (r < 0) {
-		give_back(w);
+		give_back(w->root);
 		return failed(err, r, "cannot be started");
 	}
 	uint64_t took = (wss_cpu_ns() - began) / d->n;
@@ -388,7 +393,7 @@ static int collect(struct wss *w, struct memoc_err *err)
 	}
 	d->on = false;
 	d->n = 0;
-	int back = give_back(w);
+	int back = give_back(w->root);
 	if (r < 0)
 		return failed(err, r, "no result");
 	return back < 0 ? failed(err, back, "cannot be stopped") : 0;

@@ -63,6 +63,11 @@ int wss_open(const char *root, enum wss_backend kind, struct wss **ret, struct m
  */
 static const enum wss_backend preferred[] = {WSS_IDLE, WSS_DAMON, WSS_LRU};
 
+void wss_clear_left(const char *root)
+{
+	wss_damon_clear_left(root);
+}
+
 void wss_open_best(const char *root, struct wss **ret, struct memoc_err *why)
 {
 	struct wss *best = NULL;
@@ -113,14 +118,20 @@ double wss_collect_after(const struct wss *w)
 	return w->ops->collect_after;
 }
 
-static int copy_ram(struct wss_sample *s, const struct guest_ram *ram)
+static int copy_target(struct wss_sample *s, const struct wss_target *t)
 {
+	const struct guest_ram *ram = t->ram;
+
+	s->pid = t->pid;
+	s->pidfd = t->pidfd;
+	s->cancel = t->cancel;
+	s->cgroup = t->cgroup;
 	s->ram = (struct guest_ram){.n = ram->n, .bytes = ram->bytes};
 	s->ram.list = malloc((ram->n + 1) * sizeof(*ram->list));
-	if (!s->ram.list)
-		return -ENOMEM;
-	memcpy(s->ram.list, ram->list, ram->n * sizeof(*ram->list));
-	return 0;
+	if (s->ram.list)
+		memcpy(s->ram.list, ram->list, ram->n * sizeof(*ram->list));
+	s->cgroup_path = t->cgroup_path ? strdup(t->cgroup_path) : NULL;
+	return s->ram.list && !s->cgroup_path == !t->cgroup_path ? 0 : -ENOMEM;
 }
 
 const struct guest_ram *wss_sample_ram(const struct wss_sample *s)
@@ -135,6 +146,7 @@ void wss_cancel(struct wss_sample *s)
 	if (s->own)
 		s->ops->clear(s);
 	guest_ram_clear(&s->ram);
+	free(s->cgroup_path);
 	free(s);
 }
 
@@ -148,11 +160,8 @@ int wss_begin(struct wss *w, const struct wss_target *t, struct wss_sample **ret
 		return memoc_err_set(err, -ENOMEM, "out of memory");
 	s->wss = w;
 	s->ops = w->ops;
-	s->pid = t->pid;
-	s->pidfd = t->pidfd;
-	s->cancel = t->cancel;
 	s->seed = atomic_fetch_add(&w->seed, UINT64_C(0x9e3779b97f4a7c15)) | 1;
-	r = copy_ram(s, t->ram);
+	r = copy_target(s, t);
 	if (r < 0)
 		memoc_err_set(err, r, "out of memory");
 	if (r == 0)

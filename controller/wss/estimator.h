@@ -40,6 +40,7 @@ struct wss_target {
 	const char *cgroup_path;     /* of its memory cgroup, below the hierarchy's mount point; NULL: not known */
 	struct cgroup_vm *cgroup;    /* the same, to work on (refault); kept, not owned; NULL: not known */
 	struct wss_memory *memory; /* kept, not owned, until the sample is gone (refault); NULL: forgotten each time */
+	bool emulated;		   /* by TCG, not KVM: its accesses are QEMU's own */
 	uint32_t pages;		   /* to be looked at, where the back-end samples */
 	const atomic_bool *cancel; /* NULL, or kept: work ends with −ECANCELED soon after it became true */
 };
@@ -49,7 +50,8 @@ struct wss_sample; /* one window of one VM */
 
 /* Can this kernel do it, as far as can be told without doing it? 0, or −errno with the reason and what to do. */
 int wss_probe(const char *root, enum wss_backend kind, struct memoc_err *why);
-/* Takes into use; what an earlier memocd left behind in the kernel (kill -9) is cleared away. */
+/* What an earlier memocd left running in the kernel (kill -9), with whatever back-end, is ended. Before the first open. */
+void wss_clear_left(const char *root);
 int wss_open(const char *root, enum wss_backend kind, struct wss **ret, struct memoc_err *err);
 /*
  * The best that works and was shown to be right; *ret NULL where none does. why (WSS_BACKEND_END of them): the reason
@@ -74,7 +76,8 @@ void wss_abort(struct wss *w);
 /*
  * Ends the window and frees the sample, also on error. Fills of *ret: known, backend, wss_bytes, error_bytes, pages,
  * cost_ns (begin, its part of start and collect, end); on an error backend and cost_ns alone. −ESRCH: ended;
- * −ECANCELED; −EAGAIN: nothing can be said this time; other: it does not work here.
+ * −ECANCELED; −EAGAIN: nothing can be said this time; −EBUSY: nor will there be while its memory is
+ * reclaimed from, but another back-end may; other: it does not work here.
  */
 int wss_end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err);
 /* CPU time that the calling thread has used, nanoseconds. */

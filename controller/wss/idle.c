@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "controller/wss/aging.h"
 #include "controller/wss/frames.h"
 
 struct idle {
@@ -24,6 +25,7 @@ struct idle {
 
 struct idle_sample {
 	int pagemap; /* of the process that it was opened for, whoever has its number now */
+	struct aging aging;
 	size_t n;
 	uint64_t *page;
 	struct frame *frames;
@@ -130,6 +132,8 @@ static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s
 	r = frames_look(&files, i->page, i->n, NULL, i->frames, err);
 	if (r == 0)
 		r = no_hugetlb(i, err);
+	if (r == 0)
+		r = aging_begin(w, t, &i->aging, err);
 	if (r == 0 && wss_cancelled(s))
 		r = memoc_err_set(err, -ECANCELED, "cancelled");
 	return r < 0 ? r : mark(idle, i, err);
@@ -189,15 +193,18 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 	r = count(idle, i, now, &c);
 	if (r < 0)
 		return memoc_err_set(err, r, "idle pages cannot be read: %s", strerror(-r));
+	r = aging_end(s, &i->aging, err);
+	if (r < 0)
+		return r;
 	/* Where much is unknown it may be of a kind, and the rest no fair sample. */
 	if (c.known < i->n - i->n / 4 || c.known == 0)
 		return memoc_err_set(err, -EAGAIN, "of %zu pages %llu were in no state to be judged", i->n,
 				     (unsigned long long)(i->n - c.known));
-	double share = (double)c.accessed / (double)c.known;
-	ret->wss_bytes = (uint64_t)(share * (double)s->ram.bytes + 0.5);
-	ret->error_bytes =
-		(uint64_t)(wss_error_share(c.accessed, c.known, s->ram.bytes / WSS_PAGE_BYTES) * (double)s->ram.bytes +
-			   0.5);
+	double share = (double)c.accessed / (double)c.known, bytes = (double)s->ram.bytes;
+	double error = wss_error_share(c.accessed, c.known, s->ram.bytes / WSS_PAGE_BYTES) +
+		       wss_unjudged_share(share, i->n - c.known, i->n);
+	ret->wss_bytes = (uint64_t)(share * bytes + 0.5);
+	ret->error_bytes = (uint64_t)((error < 1 ? error : 1) * bytes + 0.5);
 	ret->pages = c.known;
 	return 0;
 }

@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include "controller/host/cgroup.h"
+#include "controller/wss/aging.h"
 #include "controller/wss/frames.h"
 
 #define KPAGECGROUP "/proc/kpagecgroup"
@@ -37,7 +38,7 @@ struct host {
 };
 
 struct host_sample_of {
-	struct cgroup_vm *cgroup;
+	struct aging aging;
 	uint64_t inode, owned, accessed;
 	uint32_t pages;
 };
@@ -155,11 +156,13 @@ static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s
 	own = s->own = calloc(1, sizeof(*own));
 	if (!own)
 		return memoc_err_set(err, -ENOMEM, "out of memory");
-	own->cgroup = t->cgroup;
 	own->pages = t->pages;
-	own->inode = t->cgroup ? cgroup_vm_inode(t->cgroup) : 0;
+	own->inode = s->cgroup ? cgroup_vm_inode(s->cgroup) : 0;
 	if (!own->inode)
 		return memoc_err_set(err, -ENXIO, "its memory cgroup is not known");
+	int r = aging_begin(w, t, &own->aging, err);
+	if (r < 0)
+		return r;
 	h->round[h->n++] = s;
 	return 0;
 }
@@ -184,7 +187,7 @@ static size_t frames_wanted(const struct host *h)
 		struct host_sample_of *own = h->round[i] ? h->round[i]->own : NULL;
 		struct vm_host_sample now;
 
-		if (own && cgroup_vm_read(own->cgroup, &now) == 0 && now.has_memory && now.resident_bytes)
+		if (own && cgroup_vm_read(h->round[i]->cgroup, &now) == 0 && now.has_memory && now.resident_bytes)
 			most = max_u64(most, mul_div_u64(h->memory.bytes, own->pages, now.resident_bytes));
 	}
 	return min_u64(min_u64(most, FRAMES_MOST), h->memory.bytes / WSS_PAGE_BYTES);
@@ -325,10 +328,13 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 {
 	const struct host_sample_of *own = s->own;
 	struct vm_host_sample now;
-	int r = cgroup_vm_read(own->cgroup, &now);
+	int r = cgroup_vm_read(s->cgroup, &now);
 
 	if (r < 0 || !now.has_memory)
 		return memoc_err_set(err, r < 0 ? r : -EAGAIN, "its cgroup cannot be read");
+	r = aging_end(s, &own->aging, err);
+	if (r < 0)
+		return r;
 	if (own->owned < WSS_PAGES_LEAST)
 		return memoc_err_set(err, -EAGAIN, "%llu frames of the sample were its own: too few",
 				     (unsigned long long)own->owned);

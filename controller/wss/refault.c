@@ -28,7 +28,6 @@
 #define EDGE 0.5
 #define CALM 0.1
 struct refault_sample {
-	struct cgroup_vm *cgroup;
 	struct wss_memory *memory, forgotten;
 	struct vm_host_sample before;
 	uint64_t taken_bytes;
@@ -65,21 +64,20 @@ static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s
 	struct refault_sample *own;
 	int r;
 
-	if (!t->cgroup)
+	if (!s->cgroup)
 		return memoc_err_set(err, -ENXIO, "its memory cgroup is not known");
 	own = s->own = calloc(1, sizeof(*own));
 	if (!own)
 		return memoc_err_set(err, -ENOMEM, "out of memory");
-	own->cgroup = t->cgroup;
 	own->memory = t->memory ? t->memory : &own->forgotten;
-	r = cgroup_vm_read(own->cgroup, &own->before);
+	r = cgroup_vm_read(s->cgroup, &own->before);
 	if (r < 0 || !own->before.has_memory)
 		return memoc_err_set(err, r < 0 ? r : -EAGAIN, "its cgroup cannot be read");
 	if (!own->before.has_refaults)
 		return memoc_err_set(err, -EOPNOTSUPP,
 				     "this kernel does not count what comes back (workingset_refault_anon, Linux 5.9)");
 	own->memory->step_bytes = step_of(own->memory, own->before.resident_bytes);
-	r = cgroup_vm_reclaim(own->cgroup, own->memory->step_bytes, RECLAIM_MS, &own->taken_bytes, err);
+	r = cgroup_vm_reclaim(s->cgroup, own->memory->step_bytes, RECLAIM_MS, &own->taken_bytes, err);
 	/* Not all of it is no failure: nothing cold is left, which is what is to be found. */
 	return r < 0 && r != -EAGAIN && r != -EBUSY ? r : 0;
 }
@@ -89,7 +87,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 	struct refault_sample *own = s->own;
 	struct wss_memory *m = own->memory;
 	struct vm_host_sample now = {0};
-	int r = cgroup_vm_read(own->cgroup, &now);
+	int r = cgroup_vm_read(s->cgroup, &now);
 
 	if (r < 0 || !now.has_refaults || now.refaults < own->before.refaults)
 		return memoc_err_set(err, r < 0 ? r : -EAGAIN, "its cgroup cannot be read");

@@ -5,17 +5,53 @@ What is true is known from the guest's workload: what it walks, on top of what t
 Many readings of all back-ends, with other kinds of memory and patterns, are in test_wss_table, on demand.
 """
 
+import ctypes
+import os
+import pathlib
+import re
+import signal
 import time
 
 from host import MIB
 from run import limit
 from installed import CONFIG, Site, systemctl, wait_for
-from windows import HugePages
+from windows import HugePages, Reclaiming
 
 MEMORY_MIB = 128
 WINDOW_S = 2
 READING_S = 2 * WINDOW_S  # memocd reads a VM each two windows
 HELD = {**CONFIG, "policy": {**CONFIG["policy"], "wss_window": f"{WINDOW_S}s"}, "wss": {"budget": "50%"}}
+
+
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
+
+
+def thread_of(pid, name):
+    """The only thread of this process whose name begins so."""
+    found = [path.parent.name for path in pathlib.Path(f"/proc/{pid}/task").glob("*/comm") if path.read_text(encoding="utf-8").startswith(name)]
+    assert len(found) == 1, found
+    return int(found[0])
+
+
+class Stopped:
+    """One thread stands still, as one does that hangs in the kernel."""
+
+    def __init__(self, tid):
+        self.tid, self.libc = tid, ctypes.CDLL(None, use_errno=True)
+
+    def _ptrace(self, request):
+        none = ctypes.c_void_p(0)
+        if self.libc.ptrace(ctypes.c_long(request), ctypes.c_long(self.tid), none, none) < 0:
+            raise OSError(ctypes.get_errno(), f"ptrace {request:#x} of {self.tid}")
+
+    def __enter__(self):
+        self._ptrace(PTRACE_SEIZE)
+        self._ptrace(PTRACE_INTERRUPT)
+        os.waitpid(self.tid, 0x40000000)  # __WALL
+        return self
+
+    def __exit__(self, *_):
+        self._ptrace(PTRACE_DETACH)
 
 
 class Bench(Site):
@@ -50,6 +86,9 @@ class Bench(Site):
             return told if told and told[0] - WINDOW_S > since else None
 
         return wait_for(new, 30, "a reading of quiet's working set", every_s=0.3, show=lambda: self.memocd.info("quiet"))
+
+    def explained(self):
+        return self.memocd.memoc_text("explain", "quiet")
 
     def off(self, info, truth_bytes):
         """Of the estimate, as a share of the VM's memory."""
@@ -90,6 +129,55 @@ def test_a_known_working_set(site):
 
 
 @limit(120)
+def test_a_vm_that_is_reclaimed_from(site):
+    """The kernel takes accessed bits away as it reclaims: nothing by idle then, but by lru; afterwards by idle again."""
+    site.mute.job("use 64")
+    since = time.monotonic()
+    with Reclaiming(site.mute):
+        def by(source):
+            told = site.told()
+            return told if told and told[0] - WINDOW_S > since and told[2]["source"] == source else None
+
+        wait_for(lambda: "reclaimed from within the window" in site.explained(), 60, "that to be said", every_s=0.3, show=site.explained)
+        wait_for(lambda: by("lru"), 60, "a reading by lru", every_s=0.3, show=site.explained)
+    since = time.monotonic()
+    wait_for(lambda: by("idle"), 60, "a reading by idle", every_s=0.3, show=lambda: site.memocd.info("quiet"))
+
+
+@limit(120)
+def test_a_reader_that_hangs(site):
+    """What hangs in the kernel is said, and is no reason to wait for ever; when it comes back so do readings."""
+    site.reading(time.monotonic())
+    with Stopped(thread_of(site.memocd.pid, "wss")):
+        said = wait_for(lambda: re.search(r"its reader hangs in the kernel, for (\d+) s", site.explained()), 90, "that to be told",
+                        every_s=0.5, show=site.explained)
+        assert int(said[1]) >= 10, said[0]
+    site.reading(time.monotonic())
+    assert "hangs" not in site.explained()
+
+
+KDAMONDS = pathlib.Path("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds")
+
+
+@limit(120)
+def test_killed_while_damon_watches(site):
+    """What memocd leaves in the kernel when it is killed in mid-window the next one ends, though it does not use DAMON itself."""
+    site.configure({**HELD, "wss": {**HELD["wss"], "backend": "damon"}})
+    wait_for(lambda: KDAMONDS.read_text(encoding="ascii").strip() == "1", 60, "a window of DAMON's", every_s=0.05, show=site.explained)
+    old = site.memocd.pid
+    site.memocd.write_config(HELD)
+    os.kill(old, signal.SIGSTOP)  # so that it does not end its window meanwhile
+    left = KDAMONDS.read_text(encoding="ascii").strip()
+    site.memocd.kill()
+    wait_for(lambda: site.memocd.pid not in (0, old), 60, "another memocd", show=lambda: systemctl("status", "memocd", check=False))
+    site.memocd.wait_answering()
+    assert left == "1", left
+    wait_for(lambda: KDAMONDS.read_text(encoding="ascii").strip() == "0", 30, "DAMON to be given back")
+    assert not [path for path in pathlib.Path("/proc").glob("[0-9]*/comm") if path.read_text(encoding="utf-8").startswith("kdamond")]
+    assert site.reading(time.monotonic())[2]["source"] == "idle"
+
+
+@limit(120)
 def test_its_size_follows(site):
     """Without statistics and with little memory for all: what it touches is its demand, `explain` says so, and its target follows."""
     site.mute.job("use 20")
@@ -100,7 +188,7 @@ def test_its_size_follows(site):
     assert vm["usable_bytes"] is None and abs(site.off(vm, 20 * MIB)) < 0.06, vm
     assert vm["wss_bytes"] < vm["need_bytes"] < 80 * MIB, vm
     text = site.memocd.memoc_text("--json", "explain", "quiet")
-    assert "MiB, by idle, " in text, text
+    assert re.search("MiB, by (idle|lru), ", text), text  # lru, where it was shrunk through several windows
     shrunk = vm["target_bytes"]
     site.mute.job("use 80")
     site.memocd.wait_vm("quiet", lambda vm: vm["target_bytes"] > max(shrunk + 4 * MIB, 84 * MIB), 60, "to be given what it uses")

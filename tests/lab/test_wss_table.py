@@ -8,14 +8,16 @@ Last what a reading costs, and what sampling does to the guest. All is in build/
 """
 
 import pathlib
+import re
 import statistics
 import subprocess
 import time
 
+import host
 from host import MIB
 from run import Skip, limit
 from installed import Site
-from windows import PROGRAMS, Errors, HugePages, Rest, Watch
+from windows import PROGRAMS, Errors, HugePages, Reclaiming, Rest, Watch
 
 MEMORY_MIB = 128
 WINDOW_MS = 2000
@@ -132,13 +134,37 @@ def test_memfd_huge(bench):
     assert_right(bench.measure("memfd, huge", True, memfd=True))
 
 
+@limit(120)
+def test_reclaim(bench):
+    """While the kernel takes memory from a VM its accessed bits go to the generations: `idle` says nothing then, `lru` is of use."""
+    name = "reclaimed from"
+    with HugePages("never"):
+        guest = bench.guest("small", MEMORY_MIB, fill=True, free_page_reporting=False, swap_mib=0)
+        try:
+            guest.wait_ready(180)
+            rest = Rest(guest, WINDOW_MS)
+            say(f"\n{name}: {MEMORY_MIB} MiB, private, 4 KiB\n{'':16}{Errors.HEAD}")
+            with Reclaiming(guest):
+                for backend in ("idle", "lru", "damon"):
+                    bench.series((name, "step", backend), guest, rest, OTHER_WINDOWS)
+            bench.series(("afterwards", "step", "idle"), guest, rest, OTHER_WINDOWS)
+        finally:
+            guest.destroy()
+            guest.undefine()
+    idle, lru, after = (bench.errors[key] for key in ((name, "step", "idle"), (name, "step", "lru"), ("afterwards", "step", "idle")))
+    assert not idle.off and all("reclaimed from within" in why for why in idle.unknown), idle
+    assert len(lru.off) == OTHER_WINDOWS and lru.mean() <= 0.1, str(lru)
+    assert len(after.off) == OTHER_WINDOWS and after.mean() <= 0.01, str(after)
+
+
 @limit(10)
 def test_sums(bench):
     """Over all kinds: idle keeps its bars, and the best of the others is within ±5 %."""
     assert bench.errors, "this one sums up what the others have measured"
     sums = {}
     for backend in ("idle", *OTHERS):
-        sums[backend] = Errors.together([errors for (_, _, name), errors in bench.errors.items() if name == backend])
+        kinds = [errors for (kind, _, name), errors in bench.errors.items() if name == backend and kind not in ("reclaimed from", "afterwards")]
+        sums[backend] = Errors.together(kinds)
         say(f"all: {backend:8}{sums[backend]}")
     assert sums["idle"].within(0.02) >= 0.95 and sums["idle"].mean() <= 0.01, str(sums["idle"])
     best = max(OTHERS, key=lambda name: sums[name].within(0.05))
@@ -149,9 +175,10 @@ def test_sums(bench):
 @limit(60)
 def test_cost(_bench):
     """What a reading of 2401 pages takes here: emulated, so no measure of the bar of 2 ms, but of what there is."""
-    done = subprocess.run([PROGRAMS / "cost", "20", "32", "2401"], capture_output=True, text=True, check=True)
-    say(f"cost: {done.stdout.strip()}")
-    assert "20 processes" in done.stdout, done
+    group = pathlib.Path("/proc/self/cgroup").read_text(encoding="ascii").strip().removeprefix("0::")
+    done = subprocess.run([PROGRAMS / "cost", "20", "32", "2401", "", group], capture_output=True, text=True, check=False)
+    say(f"cost: {done.stdout.strip()}{done.stderr.strip()}")
+    assert done.returncode == 0 and 0.9 * 20 * 2401 < int(re.search(r"(\d+) pages sampled", done.stdout)[1]) <= 20 * 2401, done
 
 
 def walked(guest):
@@ -167,6 +194,17 @@ def rate(guest, seconds):
     return (second - first) * 1000 / (ended - began)
 
 
+def rate_sampled(guest):
+    """The same with two samples meanwhile."""
+    group = "/" + str(guest.cgroup().path.relative_to(host.CGROUP_ROOT))
+    words = [PROGRAMS / "watch", "idle", guest.pid, MEMORY_MIB, PAIR_S * 1000 // 2, 2, group]
+    with subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, text=True) as sampling:
+        pages = rate(guest, PAIR_S)
+        told = sampling.communicate(timeout=120)[0]
+    assert told.count("pages") == 2, told
+    return pages
+
+
 @limit(120)
 def test_slowdown(bench):
     """The guest's pace flat out, with samples of 2401 pages one after the other (memocd: one in 60 s) and without, in pairs."""
@@ -178,14 +216,11 @@ def test_slowdown(bench):
             guest.cmd("pace 0")
             guest.cmd("mark")
             ratios = []
-            for _ in range(SAMPLING_PAIRS):
-                off = rate(guest, PAIR_S)
-                words = [PROGRAMS / "watch", "idle", guest.pid, MEMORY_MIB, PAIR_S * 1000 // 2, 2]
-                with subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, text=True) as sampling:
-                    on = rate(guest, PAIR_S)
-                    told = sampling.communicate(timeout=120)[0]
-                assert told.count("pages") == 2, told
-                ratios.append(on / off)
+            for index in range(SAMPLING_PAIRS):
+                rates = {}
+                for sampled in (index % 2 == 0, index % 2 != 0):  # whatever drifts drifts for both
+                    rates[sampled] = rate_sampled(guest) if sampled else rate(guest, PAIR_S)
+                ratios.append(rates[True] / rates[False])
         finally:
             guest.destroy()
             guest.undefine()

@@ -16,6 +16,7 @@ import pathlib
 import re
 import statistics
 import subprocess
+import threading
 
 import host
 from host import MIB, LabError
@@ -95,6 +96,32 @@ class Watch:
             elif inside and line.split(":")[0] in keys:
                 total += int(line.split()[1]) * 1024
         return total
+
+
+class Reclaiming:
+    """Takes memory from a guest's cgroup all the time, a little at a time, as a limit does that is too low."""
+
+    BYTES, EVERY_S = 4 * MIB, 0.1
+
+    def __init__(self, guest):
+        self.path = guest.cgroup().path / "memory.reclaim"
+        self.over = threading.Event()
+        self.thread = threading.Thread(target=self._run)
+
+    def _run(self):
+        while not self.over.wait(self.EVERY_S):
+            try:
+                self.path.write_text(str(self.BYTES), encoding="ascii")
+            except OSError:  # it was looked for, and not all of it found
+                pass
+
+    def __enter__(self):
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_):
+        self.over.set()
+        self.thread.join()
 
 
 class Rest:

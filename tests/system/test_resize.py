@@ -201,9 +201,10 @@ def test_order_of_limit_and_balloon(rig):
     rig.wait_size(rig.alpha, 336)
     grow = rig.events(since)
     raised, let_up = moves(grow, "alpha", "limit", down=False), moves(grow, "alpha", "balloon", down=False)
-    confirmed = [i for i, event in enumerate(grow) if event["vm"] == "alpha" and event["event"] == "limit-confirmed"]
+    # Before that the limit may still have come down after QEMU's own memory.
+    confirmed = [i for i, event in enumerate(grow) if event["vm"] == "alpha" and event["event"] == "limit-confirmed" and i > raised[0]]
     assert raised and confirmed and let_up, grow
-    assert raised[0] < confirmed[0] < let_up[0], [(event["event"], event["to_bytes"]) for event in grow]
+    assert confirmed[0] < let_up[0], [(event["event"], event["to_bytes"]) for event in grow]
     assert not moves(grow, "alpha", "balloon", down=True)
     limit_bytes = rig.alpha.cgroup().limit()
     assert limit_bytes is None or limit_bytes > 336 * MIB, limit_bytes

@@ -5,7 +5,7 @@
  * on kernels that track: tests/bench/wss. Real here: processes, pidfds and, for the large mapping, pagemap.
  */
 #include "controller/host/cgroup_internal.h"
-#include "controller/wss/backend.h"
+#include "controller/wss/lru_gen.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -250,6 +250,34 @@ static void begin_fails(struct wss *w, int code, const char *says)
 	assert_null(s);
 }
 
+/* ---- a fake cgroup (v2), and what the multi-generational LRU would tell of it ---- */
+
+static struct cgroup_vm *fake_group(const char *current)
+{
+	struct cgroup_vm *g = NULL;
+	struct memoc_err err = {""};
+
+	put("vm/memory.current", current);
+	put("vm/memory.swap.current", "0\n");
+	put("vm/memory.high", "max\n");
+	put("vm/memory.stat", "anon 1\nfile 0\nshmem 0\nworkingset_refault_anon 0\n");
+	if (cgroup_vm_open_path(root, "/vm", &cgroup_v2_ops, NULL, &g, &err) < 0)
+		fail_msg("%s", err.text);
+	return g;
+}
+
+#define LRU_TEXT                                                                                                       \
+	"memcg     1 /\n node     0\n          0     100000          5          7 \n"                                  \
+	"memcg    12 /vm\n"                                                                                            \
+	" node     0\n"                                                                                                \
+	"        653       9000       1000         70 \n"                                                              \
+	"        654       8000        200         11 \n"                                                              \
+	"        655       4000         30         10 \n"                                                              \
+	" node     1\n"                                                                                                \
+	"         10       4000          4         10 \n"                                                              \
+	"         11       4000          5         10 \n"                                                              \
+	"memcg    13 /vm2\n node     0\n          1     100000          5          7 \n"
+
 /* ---- tools ---- */
 
 static void test_pick(void **state)
@@ -381,7 +409,13 @@ static void test_idle_untracked(void **state)
 	w = open_it(WSS_IDLE);
 	struct wss_sample *s = begin_it(w, 2048);
 	assert_int_equal(idle_count(), 925);
-	end_is(s, 0, 1948); /* a hundred are not counted */
+	/* a hundred are not counted: none of them may be idle, and that is said */
+	struct wss_reading reading;
+	struct memoc_err err;
+	assert_int_equal(wss_end(s, &reading, &err), 0);
+	assert_int_equal(reading.pages, 1948);
+	assert_int_equal(reading.wss_bytes, 0);
+	assert_in_range(reading.error_bytes, 100 * PAGE, 110 * PAGE);
 	for (unsigned i = 612; i < 1300; i++)
 		set(kpageflags, small_pfn(i), 0);
 	s = begin_it(w, 2048);
@@ -520,6 +554,75 @@ static void test_idle_absent(void **state)
 	wss_cancel(NULL);
 }
 
+static struct wss_sample *begin_in(struct wss *w, struct cgroup_vm *g, bool emulated, int code, const char *says)
+{
+	struct wss_target t = target(2048);
+	struct memoc_err err = {""};
+	struct wss_sample *s = NULL;
+	int r;
+
+	t.cgroup = g;
+	t.emulated = emulated;
+	r = wss_begin(w, &t, &s, &err);
+	if (r != code || !strstr(err.text, says))
+		fail_msg("%d \"%s\" instead of %d \"%s\"", r, err.text, code, says);
+	return s;
+}
+
+#define ENABLED_FILE "sys/kernel/mm/lru_gen/enabled"
+#define RELEASE_FILE "proc/sys/kernel/osrelease"
+#define STAT(scanned, sorted) "anon 1\nfile 0\nshmem 0\npgscan " scanned "\npgrefill " sorted "\n"
+
+/* Accessed bits that reclaim takes away without a word: a reading is given only where that cannot have been. */
+static void test_idle_under_reclaim(void **state)
+{
+	struct cgroup_vm *g = fake_group("4194304\n");
+	struct wss *w;
+
+	usual_pages();
+	w = open_it(WSS_IDLE);
+	put(ENABLED_FILE, "0x0007\n");
+	put(RELEASE_FILE, "6.12.1\n");
+	put("vm/memory.stat", STAT("10", "20"));
+	struct wss_sample *s = begin_in(w, g, false, 0, "");
+	end_is(s, 0, 2048);
+	s = begin_in(w, g, false, 0, "");
+	put("vm/memory.stat", STAT("11", "20"));
+	end_fails(s, -EBUSY, "reclaimed from within the window");
+	s = begin_in(w, g, false, 0, "");
+	put("vm/memory.stat", STAT("11", "21")); /* all were young, none went */
+	end_fails(s, -EBUSY, "reclaimed from within the window");
+	/* a kernel whose aging does not see KVM guests leaves their bits alone, but not those of emulated ones */
+	put(RELEASE_FILE, "6.8.0-49-generic\n");
+	s = begin_in(w, g, false, 0, "");
+	put("vm/memory.stat", STAT("50", "21"));
+	end_is(s, 0, 2048);
+	s = begin_in(w, g, true, 0, "");
+	put("vm/memory.stat", STAT("51", "21"));
+	end_fails(s, -EBUSY, "reclaimed");
+	/* nor does one that is off */
+	put(RELEASE_FILE, "6.12.1\n");
+	put(ENABLED_FILE, "0x0006\n");
+	s = begin_in(w, g, false, 0, "");
+	put("vm/memory.stat", STAT("60", "21"));
+	end_is(s, 0, 2048);
+	/* v1 does not count scans: the generations tell, where they can be read */
+	put(ENABLED_FILE, "0x0007\n");
+	put("vm/memory.stat", "anon 1\nfile 0\nshmem 0\n");
+	assert_null(begin_in(w, g, false, -EOPNOTSUPP, "mount debugfs"));
+	put("sys/kernel/debug/lru_gen", LRU_TEXT);
+	s = begin_in(w, g, false, 0, "");
+	end_is(s, 0, 2048);
+	s = begin_in(w, g, false, 0, "");
+	put("sys/kernel/debug/lru_gen", "memcg    12 /vm\n node     0\n 656 10 5 1\n node     1\n 11 1 1 1\n");
+	end_fails(s, -EBUSY, "reclaimed");
+	s = begin_in(w, NULL, false, 0, "");
+	put("sys/kernel/debug/lru_gen", "");
+	end_fails(s, -EBUSY, "reclaimed"); /* it cannot be told any more */
+	assert_null(wss_close(w));
+	cgroup_vm_close(g);
+}
+
 static void test_best_is_idle(void **state)
 {
 	struct memoc_err why[WSS_BACKEND_END];
@@ -539,20 +642,6 @@ static void test_best_is_idle(void **state)
 /* ---- idle, host sampler ---- */
 
 #define SWAPBACKED (UINT64_C(1) << 14)
-
-static struct cgroup_vm *fake_group(const char *current)
-{
-	struct cgroup_vm *g = NULL;
-	struct memoc_err err = {""};
-
-	put("vm/memory.current", current);
-	put("vm/memory.swap.current", "0\n");
-	put("vm/memory.high", "max\n");
-	put("vm/memory.stat", "anon 1\nfile 0\nshmem 0\nworkingset_refault_anon 0\n");
-	if (cgroup_vm_open_path(root, "/vm", &cgroup_v2_ops, NULL, &g, &err) < 0)
-		fail_msg("%s", err.text);
-	return g;
-}
 
 static void test_idle_host(void **state)
 {
@@ -764,18 +853,6 @@ static void test_damon_cancelled(void **state)
 
 /* ---- lru ---- */
 
-#define LRU_TEXT                                                                                                       \
-	"memcg     1 /\n node     0\n          0     100000          5          7 \n"                                  \
-	"memcg    12 /vm\n"                                                                                            \
-	" node     0\n"                                                                                                \
-	"        653       9000       1000         70 \n"                                                              \
-	"        654       8000        200         11 \n"                                                              \
-	"        655       4000         30         10 \n"                                                              \
-	" node     1\n"                                                                                                \
-	"         10       4000          4         10 \n"                                                              \
-	"         11       4000          5         10 \n"                                                              \
-	"memcg    13 /vm2\n node     0\n          1     100000          5          7 \n"
-
 static void test_lru_text(void **state)
 {
 	struct lru_generations a, b;
@@ -859,6 +936,7 @@ int main(void)
 		ON_ROOT(test_damon_of_others),
 		ON_ROOT(test_damon_cannot_watch_processes),
 		ON_ROOT(test_damon_cancelled),
+		ON_IDLE_TREE(test_idle_under_reclaim),
 		cmocka_unit_test(test_lru_text),
 		ON_ROOT(test_lru_probe),
 		ON_ROOT(test_refault_probe),

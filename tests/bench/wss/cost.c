@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a reading by idle page tracking costs: cost PROCESSES MIB PAGES [ROOT]. So many processes of so much touched
- * memory, each sampled once; then what a thousand VMs, each once a minute, would take of a processor. ROOT: where the
- * kernel has no idle page tracking, a directory with proc (a link to /proc) and a sparse file for the bitmap: then what
- * the kernel itself does for a bit is missing.
+ * What a reading by idle page tracking costs: cost PROCESSES MIB PAGES [ROOT [CGROUP]]. So many processes of so much
+ * touched memory, each sampled once; then what a thousand VMs, each once a minute, would take of a processor. ROOT:
+ * where the kernel has no idle page tracking, a directory with proc (a link to /proc) and a sparse file for the bitmap:
+ * then what the kernel itself does for a bit is missing. CGROUP: where this program is charged, which is asked about
+ * reclaim as a VM's is. A reading that fails is the end, with status 1.
  */
 #include <stdio.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include "controller/host/cgroup_internal.h"
 #include "controller/wss/estimator.h"
 
 struct process {
@@ -36,6 +38,19 @@ static void live(uint64_t bytes, int fd)
 	_exit(1);
 }
 
+static struct cgroup_vm *open_group(const char *path, struct memoc_err *err)
+{
+	struct cgroup_vm *g = NULL;
+	enum cgroup_version version;
+	char *mount AUTO_FREE = NULL;
+
+	if (cgroup_setup(&version, err) < 0 || cgroup_lib_memory_mount(&mount, err) < 0 ||
+	    cgroup_vm_open_path(mount, path, version == CGROUP_V2 ? &cgroup_v2_ops : &cgroup_v1_ops, cgroup_lib_write, &g,
+				err) < 0)
+		return NULL;
+	return g;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc < 4)
@@ -46,9 +61,11 @@ int main(int argc, char **argv)
 	struct wss_sample **samples = calloc(n, sizeof(struct wss_sample *));
 	struct memoc_err err = {""};
 	struct wss *w = NULL;
-	int fds[2];
+	struct cgroup_vm *group = argc > 5 ? open_group(argv[5], &err) : NULL;
+	int fds[2], failed = 0;
 
-	if (!list || !samples || pipe(fds) < 0 || wss_open(argc > 4 ? argv[4] : "", WSS_IDLE, &w, &err) < 0) {
+	if (!list || !samples || pipe(fds) < 0 || (argc > 5 && !group) ||
+	    wss_open(argc > 4 ? argv[4] : "", WSS_IDLE, &w, &err) < 0) {
 		fprintf(stderr, "cost: %s\n", err.text);
 		return 1;
 	}
@@ -63,22 +80,35 @@ int main(int argc, char **argv)
 	for (size_t i = 0; i < n; i++) {
 		struct guest_ram_range range = {.start = list[i].start, .end = list[i].start + bytes};
 		struct guest_ram ram = {&range, 1, bytes};
-		const struct wss_target t = {
-			.pid = list[i].pid, .pidfd = list[i].pidfd, .ram = &ram, .pages = (uint32_t)pages};
+		const struct wss_target t = {.pid = list[i].pid,
+					     .pidfd = list[i].pidfd,
+					     .ram = &ram,
+					     .cgroup = group,
+					     .cgroup_path = argc > 5 ? argv[5] : NULL,
+					     .pages = (uint32_t)pages};
 
-		if (wss_begin(w, &t, &samples[i], &err) < 0)
-			fprintf(stderr, "cost: %s\n", err.text);
+		failed += wss_begin(w, &t, &samples[i], &err) < 0;
 	}
 	for (size_t i = 0; i < n; i++) {
 		struct wss_reading r;
 
-		if (samples[i] && wss_end(samples[i], &r, &err) == 0) {
+		if (samples[i] && wss_end(samples[i], &r, &err) < 0) {
+			failed++;
+		} else if (samples[i]) {
 			ended_ns += r.cost_ns;
 			began_ns = r.cost_ns > began_ns ? r.cost_ns : began_ns;
 			sampled += r.pages;
 		}
 		kill(list[i].pid, SIGKILL);
 		waitpid(list[i].pid, NULL, 0);
+	}
+	wss_close(w);
+	cgroup_vm_close(group);
+	free(samples);
+	free(list);
+	if (failed || sampled == 0) {
+		fprintf(stderr, "cost: %d of %zu readings failed: %s\n", failed, n, err.text);
+		return 1;
 	}
 	double each_ms = (double)ended_ns / 1e6 / (double)n;
 
@@ -87,8 +117,5 @@ int main(int argc, char **argv)
 	       "s: %.2f %% of a processor\n",
 	       n, (unsigned long long)(bytes / MIB), (unsigned long long)sampled, each_ms, (double)began_ns / 1e6,
 	       (double)ended_ns / (double)sampled, each_ms * 1000 / 60000 * 100);
-	wss_close(w);
-	free(samples);
-	free(list);
 	return 0;
 }

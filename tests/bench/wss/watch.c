@@ -107,6 +107,7 @@ int main(int argc, char **argv)
 				     .cgroup_path = group,
 				     .cgroup = cgroup,
 				     .memory = &memory,
+				     .emulated = true, /* which is on the safe side */
 				     .pages = argc > 7 ? (uint32_t)strtoul(argv[7], NULL, 10) : 2401};
 	for (unsigned long n = strtoul(argv[5], NULL, 10); n > 0 && step(NULL); n--) {
 		struct wss_reading r = {0};
