@@ -51,7 +51,7 @@ static int find_head(int kpageflags, uint64_t pfn, uint64_t *ret_head, uint64_t 
 
 		if (at == pfn || (order > 1 && at == pfn >> (order - 1) << (order - 1)))
 			continue; /* a frame that was looked at already */
-		r = wss_read_words(kpageflags, &at, 1, &flags);
+		r = wss_read_words(kpageflags, WSS_GAP_FRAMES, &at, 1, &flags);
 		if (r < 0)
 			return r;
 		if (flags & KPF_COMPOUND_TAIL)
@@ -96,7 +96,7 @@ int frames_look_up(int kpageflags, struct frame *frames, size_t n)
 	for (size_t i = 0; i < wanted; i++)
 		words[i] = list[i].number;
 	uint64_t *flags = words + wanted;
-	r = wss_read_words(kpageflags, words, wanted, flags);
+	r = wss_read_words(kpageflags, WSS_GAP_FRAMES, words, wanted, flags);
 	for (size_t i = 0; i < wanted && r == 0; i++)
 		r = judge(kpageflags, &frames[list[i].index], flags[i]);
 	return r;
@@ -131,7 +131,7 @@ int frames_look(const struct frame_files *f, const uint64_t *page, size_t n, con
 
 	if (!entry)
 		return memoc_err_set(err, -ENOMEM, "out of memory");
-	r = wss_read_words(f->pagemap, page, n, entry);
+	r = wss_read_words(f->pagemap, WSS_GAP_PAGEMAP, page, n, entry);
 	if (r == -ENODATA)
 		return memoc_err_set(err, -ESRCH, "the process has ended");
 	if (r < 0)

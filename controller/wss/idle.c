@@ -139,63 +139,109 @@ static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s
 	return r < 0 ? r : mark(idle, i, err);
 }
 
+/* Idle bits of those frames that are tracked, by their heads. */
+static int read_bits(const struct idle *idle, const struct frame *frames, size_t n, bool *ret)
+{
+	uint32_t *order AUTO_FREE = NULL;
+	ssize_t tracked = frames_order(frames, n, &order);
+	uint64_t *index AUTO_FREE = tracked < 0 ? NULL : calloc((size_t)tracked + 1, 2 * sizeof(*index));
+
+	if (!index)
+		return -ENOMEM;
+	uint64_t *words = index + tracked;
+	for (ssize_t k = 0; k < tracked; k++)
+		index[k] = frames[order[k]].head / 64;
+	int r = wss_read_words(idle->bitmap, WSS_GAP_BITMAP, index, (size_t)tracked, words);
+	for (ssize_t k = 0; k < tracked && r == 0; k++)
+		ret[order[k]] = words[k] >> frames[order[k]].head % 64 & 1;
+	return r;
+}
+
+/* A page of the sample at the end of its window. */
+struct page {
+	struct frame now;
+	bool idle; /* its frame's bit; where it is tracked */
+};
+
+/*
+ * A frame that bears its bit still is the page's still: one that is freed loses it. So only the others are looked up
+ * again, which is the dearest part; parts of huge pages, too, which have a bit of their own once they were split off.
+ */
+static int look_again(const struct idle *idle, const struct idle_sample *i, struct page *ret, struct memoc_err *err)
+{
+	const struct frame_files files = {i->pagemap, idle->kpageflags};
+	size_t n = i->n, m = 0, moved = 0;
+	struct frame *frames AUTO_FREE = calloc(n + 1, 2 * sizeof(*frames));
+	uint64_t *page AUTO_FREE = malloc((n + 1) * sizeof(*page));
+	uint32_t *which AUTO_FREE = malloc((n + 1) * sizeof(*which));
+	bool *bit AUTO_FREE = calloc(n + 1, sizeof(*bit));
+	int r;
+
+	if (!frames || !page || !which || !bit)
+		return memoc_err_set(err, -ENOMEM, "out of memory");
+	struct frame *known = frames, *now = frames + n;
+	r = read_bits(idle, i->frames, n, bit);
+	if (r < 0)
+		return memoc_err_set(err, r, "idle pages cannot be read: %s", strerror(-r));
+	for (size_t k = 0; k < n; k++) {
+		const struct frame *f = &i->frames[k];
+
+		ret[k] = (struct page){*f, bit[k]};
+		if (f->kind == FRAME_TRACKED && f->pfn == f->head && bit[k])
+			continue;
+		known[m] = *f;
+		page[m] = i->page[k];
+		which[m++] = (uint32_t)k;
+	}
+	r = frames_look(&files, page, m, known, now, err);
+	if (r < 0)
+		return r;
+	for (size_t j = 0; j < m; j++) {
+		ret[which[j]].now = now[j];
+		if (now[j].kind != FRAME_TRACKED || (known[j].kind == FRAME_TRACKED && now[j].head == known[j].head))
+			continue;
+		now[moved] = now[j];
+		which[moved++] = which[j];
+	}
+	r = read_bits(idle, now, moved, bit);
+	for (size_t j = 0; j < moved && r == 0; j++)
+		ret[which[j]].idle = bit[j];
+	return r < 0 ? memoc_err_set(err, r, "idle pages cannot be read: %s", strerror(-r)) : 0;
+}
+
 struct count {
 	uint64_t accessed, known;
 };
 
-/* Bits of the tracked frames, in the order of their heads; the rest by what became of them. */
-static int count(const struct idle *idle, const struct idle_sample *i, const struct frame *now, struct count *ret)
+static struct count count(const struct idle_sample *i, const struct page *now)
 {
-	uint32_t *order AUTO_FREE = NULL;
-	ssize_t n = frames_order(now, i->n, &order);
-	uint64_t *index AUTO_FREE = n < 0 ? NULL : calloc((size_t)n + 1, 2 * sizeof(*index));
-	int r;
+	struct count c = {0};
 
-	if (!index)
-		return -ENOMEM;
-	uint64_t *words = index + n;
-	for (ssize_t k = 0; k < n; k++)
-		index[k] = now[order[k]].head / 64;
-	r = wss_read_words(idle->bitmap, index, (size_t)n, words);
-	if (r < 0)
-		return r;
-	*ret = (struct count){0};
-	for (ssize_t k = 0; k < n; k++) {
-		bool idle_still = words[k] >> now[order[k]].head % 64 & 1;
-		bool marked = i->frames[order[k]].kind != FRAME_UNTRACKED;
-
-		ret->known += marked;
-		ret->accessed += marked && !idle_still;
-	}
 	for (size_t k = 0; k < i->n; k++) {
-		bool came = now[k].kind == FRAME_UNTRACKED && i->frames[k].kind == FRAME_ABSENT;
+		enum frame_kind was = i->frames[k].kind, is = now[k].now.kind;
+		bool judged = is == FRAME_ABSENT || (is == FRAME_TRACKED && was != FRAME_UNTRACKED) ||
+			      (is == FRAME_UNTRACKED && was == FRAME_ABSENT);
 
-		ret->known += now[k].kind == FRAME_ABSENT || came;
-		ret->accessed += came;
+		c.known += judged;
+		c.accessed += judged && is != FRAME_ABSENT && !(is == FRAME_TRACKED && now[k].idle);
 	}
-	return 0;
+	return c;
 }
 
 static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err)
 {
-	const struct idle *idle = s->wss->own;
 	const struct idle_sample *i = s->own;
-	const struct frame_files files = {i->pagemap, idle->kpageflags};
-	struct frame *now AUTO_FREE = malloc((i->n + 1) * sizeof(*now));
-	struct count c;
+	struct page *now AUTO_FREE = calloc(i->n + 1, sizeof(*now));
 	int r;
 
 	if (!now)
 		return memoc_err_set(err, -ENOMEM, "out of memory");
-	r = frames_look(&files, i->page, i->n, i->frames, now, err);
+	r = look_again(s->wss->own, i, now, err);
+	if (r == 0)
+		r = aging_end(s, &i->aging, err);
 	if (r < 0)
 		return r;
-	r = count(idle, i, now, &c);
-	if (r < 0)
-		return memoc_err_set(err, r, "idle pages cannot be read: %s", strerror(-r));
-	r = aging_end(s, &i->aging, err);
-	if (r < 0)
-		return r;
+	struct count c = count(i, now);
 	/* Where much is unknown it may be of a kind, and the rest no fair sample. */
 	if (c.known < i->n - i->n / 4 || c.known == 0)
 		return memoc_err_set(err, -EAGAIN, "of %zu pages %llu were in no state to be judged", i->n,

@@ -206,7 +206,7 @@ static int look(const struct host *h, struct frame *frames, size_t n, uint64_t *
 	memset(ret_owner, 0, n * sizeof(*ret_owner));
 	for (ssize_t k = 0; k < tracked; k++)
 		index[k] = frames[order[k]].head;
-	r = wss_read_words(h->kpagecgroup, index, (size_t)tracked, index + tracked);
+	r = wss_read_words(h->kpagecgroup, WSS_GAP_FRAMES, index, (size_t)tracked, index + tracked);
 	for (ssize_t k = 0; k < tracked && r == 0; k++)
 		if (frames[order[k]].swap_backed)
 			ret_owner[order[k]] = index[tracked + k];
@@ -298,7 +298,7 @@ static int count(struct host *h)
 		return tracked < 0 ? (int)tracked : -ENOMEM;
 	for (ssize_t k = 0; k < tracked; k++)
 		index[k] = now[order[k]].head / 64;
-	r = wss_read_words(h->bitmap, index, (size_t)tracked, index + tracked);
+	r = wss_read_words(h->bitmap, WSS_GAP_BITMAP, index, (size_t)tracked, index + tracked);
 	for (ssize_t k = 0; k < tracked && r == 0; k++) {
 		size_t i = order[k];
 		struct host_sample_of *own = whose(h, owner[i]);

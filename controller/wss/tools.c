@@ -113,7 +113,6 @@ int wss_write_text(const char *root, const char *path, const char *text)
 
 #define CHUNK_WORDS 512 /* page_idle/bitmap takes no more than 4096 bytes at a time; the others cost by the word */
 /* A system call costs as much as some words: pagemap 36 ns a word, 0.6 to 1.2 µs a call (facts.md, and measured). */
-#define GAP_WORDS 16
 
 static int whole_write(int fd, const void *buf, size_t bytes, uint64_t at)
 {
@@ -134,7 +133,7 @@ static int whole_write(int fd, const void *buf, size_t bytes, uint64_t at)
 }
 
 /* How many of the next indexes go into one transfer; shift: bits to a word. */
-static size_t chunk(const uint64_t *index, size_t n, unsigned shift)
+static size_t chunk(const uint64_t *index, size_t n, unsigned shift, enum wss_gap gap)
 {
 	uint64_t first = index[0] >> shift, last = first;
 	size_t k = 1;
@@ -142,19 +141,19 @@ static size_t chunk(const uint64_t *index, size_t n, unsigned shift)
 	for (; k < n; k++) {
 		uint64_t word = index[k] >> shift;
 
-		if (word - last > GAP_WORDS || word - first >= CHUNK_WORDS)
+		if (word - last > gap || word - first >= CHUNK_WORDS)
 			break;
 		last = word;
 	}
 	return k;
 }
 
-int wss_read_words(int fd, const uint64_t *index, size_t n, uint64_t *ret)
+int wss_read_words(int fd, enum wss_gap gap, const uint64_t *index, size_t n, uint64_t *ret)
 {
 	uint64_t words[CHUNK_WORDS] = {0};
 
 	for (size_t i = 0; i < n;) {
-		size_t k = chunk(index + i, n - i, 0), count = (size_t)(index[i + k - 1] - index[i] + 1);
+		size_t k = chunk(index + i, n - i, 0, gap), count = (size_t)(index[i + k - 1] - index[i] + 1);
 		int r = kernfile_read_at(fd, words, count * 8, index[i] * 8);
 
 		if (r < 0)
@@ -171,7 +170,7 @@ int wss_set_bits(int fd, const uint64_t *bit, size_t n)
 	uint64_t words[CHUNK_WORDS];
 
 	for (size_t i = 0; i < n;) {
-		size_t k = chunk(bit + i, n - i, 6);
+		size_t k = chunk(bit + i, n - i, 6, WSS_GAP_BITMAP);
 		uint64_t first = bit[i] / 64, count = bit[i + k - 1] / 64 - first + 1;
 
 		memset(words, 0, count * 8);

@@ -311,12 +311,12 @@ static void test_words(void **state)
 		index[i] = (uint64_t)i * i / 50;
 		set(fd, index[i], index[i] * 7);
 	}
-	assert_int_equal(wss_read_words(fd, index, 3000, got), 0);
+	assert_int_equal(wss_read_words(fd, WSS_GAP_PAGEMAP, index, 3000, got), 0);
 	for (unsigned i = 0; i < 3000; i++)
 		assert_int_equal(got[i], index[i] * 7);
 	index[2999]++;
-	assert_int_equal(wss_read_words(fd, index, 3000, got), -ENODATA);
-	assert_int_equal(wss_read_words(-1, index, 1, got), -EBADF);
+	assert_int_equal(wss_read_words(fd, WSS_GAP_PAGEMAP, index, 3000, got), -ENODATA);
+	assert_int_equal(wss_read_words(-1, WSS_GAP_FRAMES, index, 1, got), -EBADF);
 	close(fd);
 	fd = open_new("bits");
 	for (unsigned i = 0; i < 3000; i++)
@@ -376,7 +376,8 @@ static void test_idle_pages_that_change(void **state)
 	struct wss_sample *s = begin_it(w, 2048);
 	map_page(700, 20000, LRU); /* moved: its bit came along */
 	set_idle(20000, true);
-	map_page(701, 20001, LRU); /* swapped out and back: a new frame, in use */
+	map_page(701, 20001, LRU); /* swapped out and back: a new frame, in use; the old one was freed */
+	set_idle(small_pfn(701), false);
 	set(pagemap, page_of(702), SWAPPED | 12345);
 	set(pagemap, page_of(703), 0); /* given back */
 	map_page(3, 20003, LRU);       /* touched for the first time */

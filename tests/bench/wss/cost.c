@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a reading by idle page tracking costs: cost PROCESSES MIB PAGES [ROOT [CGROUP]]. So many processes of so much
+ * What a reading by idle page tracking costs: cost PROCESSES MIB PAGES [ROOT [CGROUP [idle]]]. So many processes of so much
  * touched memory, each sampled once; then what a thousand VMs, each once a minute, would take of a processor. ROOT:
  * where the kernel has no idle page tracking, a directory with proc (a link to /proc) and a sparse file for the bitmap:
- * then what the kernel itself does for a bit is missing. CGROUP: where this program is charged, which is asked about
- * reclaim as a VM's is. A reading that fails is the end, with status 1.
+ * then what the kernel itself does for a bit is missing, and all is found in use, or with "idle" nothing. CGROUP: where
+ * this program is charged, which is asked about reclaim as a VM's is; "" for none. A reading that fails is the end, with
+ * status 1.
  */
+#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -51,8 +54,27 @@ static struct cgroup_vm *open_group(const char *path, struct memoc_err *err)
 	return g;
 }
 
+/* A plain file loses bits that are set beside others; all of them set again are a host on which nobody did anything. */
+static int set_all(const char *root)
+{
+	static uint8_t ones[1 << 16];
+	char path[256];
+	struct stat st;
+	int r = 0;
+
+	memset(ones, 0xff, sizeof(ones));
+	snprintf(path, sizeof(path), "%s/sys/kernel/mm/page_idle/bitmap", root);
+	int fd AUTO_CLOSE = open(path, O_WRONLY);
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return -1;
+	for (off_t at = 0; at < st.st_size && r == 0; at += (off_t)sizeof(ones))
+		r = pwrite(fd, ones, sizeof(ones), at) == (ssize_t)sizeof(ones) ? 0 : -1;
+	return r;
+}
+
 int main(int argc, char **argv)
 {
+	bool grouped = argc > 5 && argv[5][0], idle = argc > 6 && strcmp(argv[6], "idle") == 0;
 	if (argc < 4)
 		return 2;
 	size_t n = strtoul(argv[1], NULL, 10), pages = strtoul(argv[3], NULL, 10);
@@ -61,10 +83,10 @@ int main(int argc, char **argv)
 	struct wss_sample **samples = calloc(n, sizeof(struct wss_sample *));
 	struct memoc_err err = {""};
 	struct wss *w = NULL;
-	struct cgroup_vm *group = argc > 5 ? open_group(argv[5], &err) : NULL;
+	struct cgroup_vm *group = grouped ? open_group(argv[5], &err) : NULL;
 	int fds[2], failed = 0;
 
-	if (!list || !samples || pipe(fds) < 0 || (argc > 5 && !group) ||
+	if (!list || !samples || pipe(fds) < 0 || (grouped && !group) ||
 	    wss_open(argc > 4 ? argv[4] : "", WSS_IDLE, &w, &err) < 0) {
 		fprintf(stderr, "cost: %s\n", err.text);
 		return 1;
@@ -84,10 +106,14 @@ int main(int argc, char **argv)
 					     .pidfd = list[i].pidfd,
 					     .ram = &ram,
 					     .cgroup = group,
-					     .cgroup_path = argc > 5 ? argv[5] : NULL,
+					     .cgroup_path = grouped ? argv[5] : NULL,
 					     .pages = (uint32_t)pages};
 
 		failed += wss_begin(w, &t, &samples[i], &err) < 0;
+	}
+	if (idle && set_all(argv[4]) < 0) {
+		perror("cost: bitmap");
+		return 1;
 	}
 	for (size_t i = 0; i < n; i++) {
 		struct wss_reading r;
