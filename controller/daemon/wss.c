@@ -469,7 +469,7 @@ static void tell_overdue(struct measuring *m, uint64_t now)
 
 			if (!e || !e->in_core)
 				continue;
-			ev.wss.began_ms = g->list[i].began_ms;
+			ev.wss.began_ms = g->submitted_ms;
 			snprintf(ev.wss.why, sizeof(ev.wss.why), "its reader hangs in the kernel, for %llu s by now",
 				 (unsigned long long)((now - g->submitted_ms) / 1000));
 			log_warning("%s: working set: %s", e->facts.name, ev.wss.why);

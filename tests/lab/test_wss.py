@@ -131,7 +131,7 @@ def test_a_known_working_set(site):
 @limit(120)
 def test_a_vm_that_is_reclaimed_from(site):
     """The kernel takes accessed bits away as it reclaims: nothing by idle then, but by lru; afterwards by idle again."""
-    site.mute.job("use 64")
+    site.mute.job("use 40")
     since = time.monotonic()
     with Reclaiming(site.mute):
         def by(source):
@@ -149,7 +149,7 @@ def test_a_reader_that_hangs(site):
     """What hangs in the kernel is said, and is no reason to wait for ever; when it comes back so do readings."""
     site.reading(time.monotonic())
     with Stopped(thread_of(site.memocd.pid, "wss")):
-        said = wait_for(lambda: re.search(r"its reader hangs in the kernel, for (\d+) s", site.explained()), 90, "that to be told",
+        said = wait_for(lambda: re.search(r"its reader hangs in the kernel, for (\d+) s", site.explained()), 30, "that to be told",
                         every_s=0.5, show=site.explained)
         assert int(said[1]) >= 10, said[0]
     site.reading(time.monotonic())

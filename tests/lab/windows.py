@@ -101,7 +101,7 @@ class Watch:
 class Reclaiming:
     """Takes memory from a guest's cgroup all the time, a little at a time, as a limit does that is too low."""
 
-    BYTES, EVERY_S = 4 * MIB, 0.1
+    BYTES, EVERY_S = MIB, 0.5
 
     def __init__(self, guest):
         self.path = guest.cgroup().path / "memory.reclaim"
