@@ -53,7 +53,7 @@ struct measuring {
 	struct daemon *d;
 	struct workpool *pool;
 	struct wss *wss;     /* NULL: none */
-	struct wss *instead; /* lru, beside idle: for VMs that the kernel reclaims from. NULL: none */
+	struct wss *instead; /* lru, beside a better one: for VMs that the kernel reclaims from. NULL: none */
 	char wanted[sizeof(((struct config *)NULL)->wss_backend)];
 	bool opening, reopen;
 	uint64_t open_ms; /* when to try; NEVER_MS: no need */
@@ -91,9 +91,10 @@ static void open_run(void *arg, void **worker)
 		struct memoc_err none;
 
 		wss_open_best("", &o->wss, o->why);
-		if (o->wss && wss_kind(o->wss) == WSS_IDLE && wss_open("", WSS_LRU, &o->instead, &none) == 0)
+		if (o->wss && wss_kind(o->wss) != WSS_LRU && wss_open("", WSS_LRU, &o->instead, &none) == 0)
 			memoc_err_set(&o->why[WSS_LRU], 0,
-				      "works: taken for VMs that the kernel reclaims from, which idle cannot judge");
+				      "works: taken for VMs that the kernel reclaims from, which %s cannot judge",
+				      wss_backend_name(wss_kind(o->wss)));
 		return;
 	}
 	for (enum wss_backend b = WSS_IDLE; b < WSS_BACKEND_END; b++)
@@ -425,15 +426,21 @@ static void choose(struct measuring *m)
 						.cost_ns = e->wss_cost_ns ? e->wss_cost_ns : COST_GUESS_NS};
 	}
 	size_t chosen = n ? wss_choose(&m->budget, d->config.wss_budget, period_ms, now, wishes, n) : 0;
-	if (wss_in_rounds(m->wss) && chosen)
-		begin_group(m, m->wss, wishes, chosen);
-	for (size_t i = 0; i < chosen && !wss_in_rounds(m->wss); i++) {
+	size_t round = 0;
+	for (size_t i = 0; i < chosen; i++) {
 		struct entry *e = entry_by_id(d, wishes[i].vm);
 		bool instead = m->instead && e->wss_instead;
 
 		e->wss_instead -= instead;
-		begin_group(m, instead ? m->instead : m->wss, &wishes[i], 1);
+		if (instead)
+			begin_group(m, m->instead, &wishes[i], 1);
+		else if (wss_in_rounds(m->wss))
+			wishes[round++] = wishes[i];
+		else
+			begin_group(m, m->wss, &wishes[i], 1);
 	}
+	if (round)
+		begin_group(m, m->wss, wishes, round);
 }
 
 /* So that `memoc explain` can say why nothing is known. Once a VM. */

@@ -290,19 +290,16 @@ int cgroup_vm_usage(struct cgroup_vm *g, uint64_t *ret_bytes)
 	return kernfile_read_number(g->usage_fd, ret_bytes);
 }
 
-int cgroup_vm_scanned(struct cgroup_vm *g, uint64_t *ret_pages)
+int cgroup_vm_scanned(struct cgroup_vm *g, uint64_t *ret_scanned, uint64_t *ret_stolen)
 {
 	char stat[CGROUP_STAT_MAX];
-	uint64_t scanned, sorted = 0;
 	ssize_t n = kernfile_read(g->stat_fd, stat, sizeof(stat));
 
 	if (n < 0)
 		return (int)n;
-	if (kernfile_field(stat, "pgscan", &scanned) < 0)
-		return -ENODATA;
-	(void)kernfile_field(stat, "pgrefill", &sorted); /* found young, and kept: the multi-generational LRU's */
-	*ret_pages = scanned + sorted;
-	return 0;
+	return kernfile_field(stat, "pgscan", ret_scanned) < 0 || kernfile_field(stat, "pgsteal", ret_stolen) < 0
+		       ? -ENODATA
+		       : 0;
 }
 
 int cgroup_vm_set_limit(struct cgroup_vm *g, uint64_t bytes, enum cgroup_method method, uint64_t max_ms,

@@ -3,6 +3,7 @@
 #ifndef MEMOC_WSS_BACKEND_H
 #define MEMOC_WSS_BACKEND_H
 
+#include "controller/wss/aging.h"
 #include "controller/wss/estimator.h"
 
 #define WSS_PAGE_BYTES 4096 /* of x86-64 and arm64 hosts as distributions build them; checked at wss_open */
@@ -10,6 +11,7 @@
 struct wss_ops {
 	enum wss_backend kind;
 	bool rounds;
+	bool marks; /* lives on accessed bits from begin to end: good only while nobody else takes them (aging.h) */
 	double collect_after;
 	int (*probe)(const char *root, struct memoc_err *why);
 	int (*open)(struct wss *w, struct memoc_err *err); /* sets w->own */
@@ -47,6 +49,8 @@ struct wss_sample {
 	struct guest_ram ram;
 	char *cgroup_path;	  /* NULL: not known */
 	struct cgroup_vm *cgroup; /* not owned; likewise */
+	struct wss_memory *memory; /* likewise */
+	struct aging aging;
 	uint64_t seed;		  /* for wss_random */
 	uint64_t cost_ns;
 	void *own;

@@ -423,6 +423,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 
 const struct wss_ops wss_damon = {.kind = WSS_DAMON,
 				  .rounds = true,
+				  .marks = true,
 				  .collect_after = 0.9,
 				  .probe = probe,
 				  .open = open_damon,

@@ -126,6 +126,7 @@ static int copy_target(struct wss_sample *s, const struct wss_target *t)
 	s->pidfd = t->pidfd;
 	s->cancel = t->cancel;
 	s->cgroup = t->cgroup;
+	s->memory = t->memory;
 	s->ram = (struct guest_ram){.n = ram->n, .bytes = ram->bytes};
 	s->ram.list = malloc((ram->n + 1) * sizeof(*ram->list));
 	if (s->ram.list)
@@ -164,6 +165,8 @@ int wss_begin(struct wss *w, const struct wss_target *t, struct wss_sample **ret
 	r = copy_target(s, t);
 	if (r < 0)
 		memoc_err_set(err, r, "out of memory");
+	if (r == 0 && w->ops->marks)
+		r = aging_begin(w, t, &s->aging, err);
 	if (r == 0)
 		r = w->ops->begin(w, t, s, err);
 	/* Whatever was opened by its number belongs to it only if it is still there now. */
@@ -194,6 +197,17 @@ void wss_abort(struct wss *w)
 		w->ops->abort(w);
 }
 
+static int still_good(const struct wss_sample *s, struct wss_reading *reading, struct memoc_err *err)
+{
+	double share;
+	int r = aging_end(s, &s->aging, &share, err);
+
+	if (r == 0)
+		reading->error_bytes =
+			min_u64(reading->error_bytes + (uint64_t)(share * (double)s->ram.bytes), s->ram.bytes);
+	return r;
+}
+
 int wss_end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err)
 {
 	uint64_t began = wss_cpu_ns();
@@ -204,6 +218,8 @@ int wss_end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err
 		r = memoc_err_set(err, -ESRCH, "process %d has ended", (int)s->pid);
 	if (r == 0)
 		r = s->ops->end(s, &reading, err);
+	if (r == 0 && s->ops->marks)
+		r = still_good(s, &reading, err);
 	if (r < 0) /* what it cost is as true */
 		reading = (struct wss_reading){.backend = s->ops->kind};
 	reading.cost_ns = s->cost_ns + wss_cpu_ns() - began;

@@ -26,8 +26,10 @@
 #include "controller/core/wss.h"
 #include "controller/host/proc.h"
 
-/* What refault keeps of a VM from window to window; zero at first. */
+/* What is kept of a VM from window to window; zero at first. */
 struct wss_memory {
+	bool scanned; /* reclaim looked at its pages in the last window (idle) */
+	/* refault: */
 	uint64_t step_bytes;
 	unsigned edges;
 };
@@ -39,7 +41,7 @@ struct wss_target {
 	const struct guest_ram *ram; /* copied */
 	const char *cgroup_path;     /* of its memory cgroup, below the hierarchy's mount point; NULL: not known */
 	struct cgroup_vm *cgroup;    /* the same, to work on (refault); kept, not owned; NULL: not known */
-	struct wss_memory *memory; /* kept, not owned, until the sample is gone (refault); NULL: forgotten each time */
+	struct wss_memory *memory; /* kept, not owned, until the sample is gone; NULL: forgotten each time */
 	bool emulated;		   /* by TCG, not KVM: its accesses are QEMU's own */
 	uint32_t pages;		   /* to be looked at, where the back-end samples */
 	const atomic_bool *cancel; /* NULL, or kept: work ends with −ECANCELED soon after it became true */

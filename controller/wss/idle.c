@@ -16,7 +16,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "controller/wss/aging.h"
 #include "controller/wss/frames.h"
 
 struct idle {
@@ -25,7 +24,6 @@ struct idle {
 
 struct idle_sample {
 	int pagemap; /* of the process that it was opened for, whoever has its number now */
-	struct aging aging;
 	size_t n;
 	uint64_t *page;
 	struct frame *frames;
@@ -132,8 +130,6 @@ static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s
 	r = frames_look(&files, i->page, i->n, NULL, i->frames, err);
 	if (r == 0)
 		r = no_hugetlb(i, err);
-	if (r == 0)
-		r = aging_begin(w, t, &i->aging, err);
 	if (r == 0 && wss_cancelled(s))
 		r = memoc_err_set(err, -ECANCELED, "cancelled");
 	return r < 0 ? r : mark(idle, i, err);
@@ -237,8 +233,6 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 	if (!now)
 		return memoc_err_set(err, -ENOMEM, "out of memory");
 	r = look_again(s->wss->own, i, now, err);
-	if (r == 0)
-		r = aging_end(s, &i->aging, err);
 	if (r < 0)
 		return r;
 	struct count c = count(i, now);
@@ -256,6 +250,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 }
 
 const struct wss_ops wss_idle = {.kind = WSS_IDLE,
+				 .marks = true,
 				 .collect_after = 1,
 				 .probe = wss_idle_probe,
 				 .open = open_idle,

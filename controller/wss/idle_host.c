@@ -14,7 +14,6 @@
 #include <string.h>
 
 #include "controller/host/cgroup.h"
-#include "controller/wss/aging.h"
 #include "controller/wss/frames.h"
 
 #define KPAGECGROUP "/proc/kpagecgroup"
@@ -38,7 +37,6 @@ struct host {
 };
 
 struct host_sample_of {
-	struct aging aging;
 	uint64_t inode, owned, accessed;
 	uint32_t pages;
 };
@@ -160,9 +158,6 @@ static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s
 	own->inode = s->cgroup ? cgroup_vm_inode(s->cgroup) : 0;
 	if (!own->inode)
 		return memoc_err_set(err, -ENXIO, "its memory cgroup is not known");
-	int r = aging_begin(w, t, &own->aging, err);
-	if (r < 0)
-		return r;
 	h->round[h->n++] = s;
 	return 0;
 }
@@ -332,9 +327,6 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 
 	if (r < 0 || !now.has_memory)
 		return memoc_err_set(err, r < 0 ? r : -EAGAIN, "its cgroup cannot be read");
-	r = aging_end(s, &own->aging, err);
-	if (r < 0)
-		return r;
 	if (own->owned < WSS_PAGES_LEAST)
 		return memoc_err_set(err, -EAGAIN, "%llu frames of the sample were its own: too few",
 				     (unsigned long long)own->owned);
@@ -349,6 +341,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 
 const struct wss_ops wss_idle_host = {.kind = WSS_IDLE_HOST,
 				      .rounds = true,
+				      .marks = true,
 				      .collect_after = 1,
 				      .probe = probe,
 				      .open = open_host,

@@ -158,6 +158,13 @@ class Site(Lab):
         self.guests[name] = guest
         return guest
 
+    def remove(self, guest):
+        """It was for one test."""
+        guest.destroy()
+        guest.undefine()
+        guest.line.close()
+        del self.guests[guest.name]
+
     def start_guests(self):
         for name in self.NAMES:
             self.guest(name)

@@ -133,7 +133,7 @@ def test_a_vm_that_is_reclaimed_from(site):
     """The kernel takes accessed bits away as it reclaims: nothing by idle then, but by lru; afterwards by idle again."""
     site.mute.job("use 40")
     since = time.monotonic()
-    with Reclaiming(site.mute):
+    with Reclaiming(site.mute, aging=True):
         def by(source):
             told = site.told()
             return told if told and told[0] - WINDOW_S > since and told[2]["source"] == source else None

@@ -98,20 +98,35 @@ class Watch:
         return total
 
 
+LRU_GEN = pathlib.Path("/sys/kernel/debug/lru_gen")
+
+
 class Reclaiming:
-    """Takes memory from a guest's cgroup all the time, a little at a time, as a limit does that is too low."""
+    """Takes memory from a guest's cgroup all the time, a little at a time, as a limit does that is too low. aging: with a run of the
+    multi-generational LRU over its page tables now and then, as the kernel makes one when a generation is used up."""
 
-    BYTES, EVERY_S = MIB, 0.5
+    BYTES, EVERY_S, AGING_EVERY = MIB, 0.5, 3
 
-    def __init__(self, guest):
-        self.path = guest.cgroup().path / "memory.reclaim"
+    def __init__(self, guest, aging=False):
+        self.group, self.aging = guest.cgroup().path, aging
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._run)
 
+    def _age(self):
+        name = "/" + str(self.group.relative_to(host.CGROUP_ROOT))
+        text = LRU_GEN.read_text(encoding="ascii")
+        found = re.search(rf"^memcg +(\d+) {re.escape(name)}\n node +0\n((?: +\d+ .*\n)+)", text, re.MULTILINE)
+        youngest = max(int(line.split()[0]) for line in found[2].splitlines())
+        LRU_GEN.write_text(f"+ {found[1]} 0 {youngest} 1 1", encoding="ascii")
+
     def _run(self):
+        turn = 0
         while not self.over.wait(self.EVERY_S):
+            turn += 1
             try:
-                self.path.write_text(str(self.BYTES), encoding="ascii")
+                if self.aging and turn % self.AGING_EVERY == 0:
+                    self._age()
+                (self.group / "memory.reclaim").write_text(str(self.BYTES), encoding="ascii")
             except OSError:  # it was looked for, and not all of it found
                 pass
 

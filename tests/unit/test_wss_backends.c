@@ -555,6 +555,8 @@ static void test_idle_absent(void **state)
 	wss_cancel(NULL);
 }
 
+static struct wss_memory remembered;
+
 static struct wss_sample *begin_in(struct wss *w, struct cgroup_vm *g, bool emulated, int code, const char *says)
 {
 	struct wss_target t = target(2048);
@@ -564,6 +566,7 @@ static struct wss_sample *begin_in(struct wss *w, struct cgroup_vm *g, bool emul
 
 	t.cgroup = g;
 	t.emulated = emulated;
+	t.memory = &remembered;
 	r = wss_begin(w, &t, &s, &err);
 	if (r != code || !strstr(err.text, says))
 		fail_msg("%d \"%s\" instead of %d \"%s\"", r, err.text, code, says);
@@ -572,53 +575,85 @@ static struct wss_sample *begin_in(struct wss *w, struct cgroup_vm *g, bool emul
 
 #define ENABLED_FILE "sys/kernel/mm/lru_gen/enabled"
 #define RELEASE_FILE "proc/sys/kernel/osrelease"
-#define STAT(scanned, sorted) "anon 1\nfile 0\nshmem 0\npgscan " scanned "\npgrefill " sorted "\n"
+#define LRU_FILE "sys/kernel/debug/lru_gen"
 
-/* Accessed bits that reclaim takes away without a word: a reading is given only where that cannot have been. */
+static void put_stat(unsigned scanned, unsigned stolen)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "anon 1\nfile 0\nshmem 0\npgscan %u\npgsteal %u\n", scanned, stolen);
+	put("vm/memory.stat", text);
+}
+
+/* Accessed bits that reclaim takes away without a word: a reading is given only where they cannot be many. */
 static void test_idle_under_reclaim(void **state)
 {
 	struct cgroup_vm *g = fake_group("4194304\n");
+	struct memoc_err err = {""};
+	struct wss_reading reading;
 	struct wss *w;
 
 	usual_pages();
 	w = open_it(WSS_IDLE);
 	put(ENABLED_FILE, "0x0007\n");
 	put(RELEASE_FILE, "6.12.1\n");
-	put("vm/memory.stat", STAT("10", "20"));
+	put(LRU_FILE, LRU_TEXT);
+	put_stat(10, 10);
 	struct wss_sample *s = begin_in(w, g, false, 0, "");
 	end_is(s, 0, 2048);
+	assert_false(remembered.scanned);
+	/* the first window with reclaim in it: nobody knows whether there was an aging run */
 	s = begin_in(w, g, false, 0, "");
-	put("vm/memory.stat", STAT("11", "20"));
+	put_stat(1000, 1000);
+	end_fails(s, -EBUSY, "reclaimed from within the window");
+	assert_true(remembered.scanned);
+	/* from the next one on that is known: no run, and all that was looked at was idle and went */
+	s = begin_in(w, g, false, 0, "");
+	put_stat(2000, 2000);
+	assert_int_equal(wss_end(s, &reading, &err), 0);
+	assert_int_equal(reading.error_bytes, 0);
+	/* of two that were in use the neighbours' bits may have been taken, too: 128 of 2048 pages */
+	s = begin_in(w, g, false, 0, "");
+	put_stat(3000, 2998);
+	assert_int_equal(wss_end(s, &reading, &err), 0);
+	assert_int_equal(reading.error_bytes, 128 * PAGE);
+	s = begin_in(w, g, false, 0, "");
+	put_stat(4000, 3994);
 	end_fails(s, -EBUSY, "reclaimed from within the window");
 	s = begin_in(w, g, false, 0, "");
-	put("vm/memory.stat", STAT("11", "21")); /* all were young, none went */
-	end_fails(s, -EBUSY, "reclaimed from within the window");
+	put_stat(5000, 4994);
+	put(LRU_FILE, "memcg    12 /vm\n node     0\n 656 10 5 1\n node     1\n 11 1 1 1\n");
+	end_fails(s, -EBUSY, "reclaimed");
 	/* a kernel whose aging does not see KVM guests leaves their bits alone, but not those of emulated ones */
 	put(RELEASE_FILE, "6.8.0-49-generic\n");
 	s = begin_in(w, g, false, 0, "");
-	put("vm/memory.stat", STAT("50", "21"));
+	put_stat(6000, 4994);
 	end_is(s, 0, 2048);
 	s = begin_in(w, g, true, 0, "");
-	put("vm/memory.stat", STAT("51", "21"));
+	put_stat(7000, 4994);
 	end_fails(s, -EBUSY, "reclaimed");
 	/* nor does one that is off */
 	put(RELEASE_FILE, "6.12.1\n");
 	put(ENABLED_FILE, "0x0006\n");
 	s = begin_in(w, g, false, 0, "");
-	put("vm/memory.stat", STAT("60", "21"));
+	put_stat(8000, 4994);
 	end_is(s, 0, 2048);
-	/* v1 does not count scans: the generations tell, where they can be read */
 	put(ENABLED_FILE, "0x0007\n");
-	put("vm/memory.stat", "anon 1\nfile 0\nshmem 0\n");
-	assert_null(begin_in(w, g, false, -EOPNOTSUPP, "mount debugfs"));
-	put("sys/kernel/debug/lru_gen", LRU_TEXT);
 	s = begin_in(w, g, false, 0, "");
 	end_is(s, 0, 2048);
+	assert_false(remembered.scanned);
+	/* v1 does not count scans: the generations tell, where they can be read */
+	put("vm/memory.stat", "anon 1\nfile 0\nshmem 0\n");
+	put(LRU_FILE, "");
+	assert_null(begin_in(w, g, false, -EOPNOTSUPP, "mount debugfs"));
+	put(LRU_FILE, LRU_TEXT);
 	s = begin_in(w, g, false, 0, "");
-	put("sys/kernel/debug/lru_gen", "memcg    12 /vm\n node     0\n 656 10 5 1\n node     1\n 11 1 1 1\n");
+	end_is(s, 0, 2048);
+	s = begin_in(w, NULL, false, 0, "");
+	put(LRU_FILE, "memcg    12 /vm\n node     0\n 656 10 5 1\n node     1\n 11 1 1 1\n");
 	end_fails(s, -EBUSY, "reclaimed");
 	s = begin_in(w, NULL, false, 0, "");
-	put("sys/kernel/debug/lru_gen", "");
+	put(LRU_FILE, "");
 	end_fails(s, -EBUSY, "reclaimed"); /* it cannot be told any more */
 	assert_null(wss_close(w));
 	cgroup_vm_close(g);
