@@ -155,10 +155,10 @@ def test_reclaim(bench):
             bench.remove(guest)
     scanned, aged, after = (bench.errors[kind, "step", "idle"] for kind in (*RECLAIMED, "afterwards"))
     lru = [bench.errors[kind, "step", "lru"] for kind in RECLAIMED]
-    assert scanned.within(0.02) == 1 and len(scanned.off) >= OTHER_WINDOWS, str(scanned)
+    assert scanned.within(0.02) == 1 and len(scanned.off) >= 2, str(scanned)
     damon = bench.errors[RECLAIMED[1], "step", "damon"]
     assert all(not errors.off and all("reclaimed from within" in why for why in errors.unknown) for errors in (aged, damon)), str(aged)
-    assert all(len(errors.off) >= OTHER_WINDOWS and errors.mean() <= 0.1 for errors in lru), [str(errors) for errors in lru]
+    assert all(len(errors.off) >= 2 and errors.mean() <= 0.1 for errors in lru), [str(errors) for errors in lru]
     assert len(after.off) >= OTHER_WINDOWS - 1 and after.mean() <= 0.01, str(after)
 
 
