@@ -188,9 +188,7 @@ class Guest:
             f"<memory unit='MiB'>{self.memory_mib}</memory><vcpu>1</vcpu>",
             "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>" if self.memfd else "",
             f"<resource><partition>{resource}</partition></resource>" if resource else "",
-            # qboot, which knows how to start a kernel and nothing else: SeaBIOS takes two to three seconds more where all is emulated twice.
-            "<os><type arch='x86_64' machine='pc'>hvm</type><loader readonly='yes' type='rom'>/usr/share/qemu/qboot.rom</loader>"
-            f"<kernel>{self.lab.image.kernel}</kernel>"
+            f"<os><type arch='x86_64' machine='pc'>hvm</type><kernel>{self.lab.image.kernel}</kernel>"
             f"<initrd>{self.lab.image.initrd}</initrd><cmdline>{words}</cmdline></os>",
             # Without a bound the buffer for translated code dwarfs the guest.
             "<features><acpi/>" + ("<tcg><tb-cache unit='MiB'>32</tb-cache></tcg>" if accelerator() == "qemu" else "")
