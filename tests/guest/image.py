@@ -18,6 +18,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
 
 HERE = pathlib.Path(__file__).resolve().parent
 KERNEL_META_PACKAGE = "linux-image-cloud-amd64"
@@ -63,6 +64,26 @@ def made_whole(directory, make):
         os.rename(temporary, directory)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+KEPT = 4  # entries of each kind, those that were used last
+LEFT_OVER_S = 86400  # what is being made takes minutes
+
+
+def cached(entry, make, kind):
+    """`entry` of the cache, made whole if it is not there; others of its kind (a pattern of names) that nobody used for long go, as
+    does what a builder left that was killed. The caller has the lock."""
+    if not entry.exists():
+        made_whole(entry, make)
+    os.utime(entry)
+    old = sorted(entry.parent.glob(kind), key=os.path.getmtime)[:-KEPT]
+    old += [path for path in entry.parent.glob(".*-*") if time.time() - path.stat().st_mtime > LEFT_OVER_S]
+    for path in old:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return entry
 
 
 # ---- kernel ----
@@ -262,8 +283,7 @@ class GuestImage:
         self.kernel = kernels[0]
         directory = cache_dir() / f"initrd-{initrd_key(tree)}"
         with locked(cache_dir()):
-            if not directory.exists():
-                made_whole(directory, lambda temporary: build_initrd(tree, temporary))
+            cached(directory, lambda temporary: build_initrd(tree, temporary), "initrd-*")
         self.initrd = directory / "initrd"
 
     def export(self, directory):

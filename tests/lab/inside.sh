@@ -10,6 +10,8 @@ BOOT=$(($(cat /lab/boots 2>/dev/null || echo 0) + 1))
 export BOOT
 echo "$BOOT" >/lab/boots
 echo "lab: boot $BOOT of $(uname -r) on Debian $(cat /etc/debian_version), $(systemctl --version | head -n 1), up for $(cut -d' ' -f1 /proc/uptime) s"
+# As it comes: of a host that hangs it is what tells why.
+[ -n "${NO_JOURNAL:-}" ] || journalctl -q -b -f -n all --no-hostname -o short-monotonic >>/lab/journal &
 if [ "$BOOT" -eq 1 ] || [ -e /lab/again ]; then
 	rm -f /lab/again
 	/lab/script
@@ -24,7 +26,7 @@ if [ "$status" -eq 194 ]; then
 	systemctl reboot
 	exit 0
 fi
-[ -n "${NO_JOURNAL:-}" ] || journalctl -q --no-hostname -o short-monotonic >/lab/journal
+journalctl --sync
 echo "$status" >/lab/status
 sync
 echo o >/proc/sysrq-trigger # the disk is thrown away: nothing needs to be stopped

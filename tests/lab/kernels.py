@@ -17,7 +17,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent / "guest"))
 
 # pylint: disable=wrong-import-position
-from image import ImageError, cache_dir, locked, made_whole, run
+from image import ImageError, cache_dir, cached, locked, run
 
 # Debian 12 has it among its security updates, Debian 13 as its own kernel's source.
 SOURCE_PACKAGE = "linux-source-6.12"
@@ -82,7 +82,7 @@ def build_kernel(name, source, directory):
         for path in build.glob("**/*.ko"):
             (modules / path.name).write_bytes(path.read_bytes())
 
-    made_whole(directory, make)
+    cached(directory, make, f"lab-kernel-{name}-*")
 
 
 def kernel_trees(say=print):
@@ -107,6 +107,8 @@ def kernel_trees(say=print):
                     source = unpack(version, directory)
                 for name in missing:
                     build_kernel(name, source, trees[name])
+        for tree in trees.values():
+            os.utime(tree)
     return trees
 
 

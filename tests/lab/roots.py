@@ -20,7 +20,7 @@ TREE = HERE.parent.parent
 sys.path.insert(0, str(HERE.parent / "guest"))
 
 # pylint: disable=wrong-import-position
-from image import ImageError, cache_dir, locked, made_whole, run
+from image import ImageError, cache_dir, locked, cached, run
 
 FLAVOURS = ("bookworm", "trixie")
 # systemd-container has machined, which gives VMs their scopes; python3 is for the tests.
@@ -32,7 +32,6 @@ BUILD_PACKAGES = ["build-essential", "dpkg-dev", "fakeroot", "lintian"]
 LEFT_OUT = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/locale/*", "/usr/share/info/*", "/usr/share/lintian/*"]
 LEFT_OUT_OF_BUILD = [path for path in LEFT_OUT if "lintian" not in path]  # which is a link into there
 IMAGE_SIZE = "3G"
-KEPT = 3  # older packages of the cache are removed
 
 # Runs whatever the share holds; see machine.py.
 UNIT = """[Unit]
@@ -124,8 +123,7 @@ def build_root(flavour):
     """A file system of that release in which the package can be built."""
     packages = BUILD_PACKAGES + build_dependencies()
     directory = cache_dir() / f"lab-build-{flavour}-{digest_of(*packages, *LEFT_OUT_OF_BUILD)}"
-    if not directory.exists():
-        made_whole(directory, lambda temporary: bootstrap(flavour, packages, temporary / "root", LEFT_OUT_OF_BUILD))
+    cached(directory, lambda temporary: bootstrap(flavour, packages, temporary / "root", LEFT_OUT_OF_BUILD), f"lab-build-{flavour}-*")
     return directory / "root"
 
 
@@ -155,13 +153,8 @@ def package(flavour, say=print):
     with locked(cache_dir() / "lab"):
         if not directory.exists():
             say(f"lab: building memoc's package for {flavour}")
-            if codename() == flavour:
-                made_whole(directory, make_deb_here)
-            else:
-                root = build_root(flavour)
-                made_whole(directory, lambda temporary: make_deb_in(root, temporary))
-            for old in sorted(cache_dir().glob(f"lab-deb-{flavour}-*"), key=os.path.getmtime)[:-KEPT]:
-                shutil.rmtree(old)
+        here = codename() == flavour
+        cached(directory, make_deb_here if here else lambda output: make_deb_in(build_root(flavour), output), f"lab-deb-{flavour}-*")
     return next(path for path in directory.glob("memoc_*.deb"))
 
 
@@ -206,7 +199,7 @@ def root_image(flavour, deb, say=print):
     with locked(cache_dir() / "lab"):
         if not directory.exists():
             say(f"lab: making a root file system of {flavour}")
-            made_whole(directory, make)
+        cached(directory, make, f"lab-root-{flavour}-*")
     return directory / "root.img"
 
 

@@ -4,6 +4,7 @@
     python3 tests/lab/run.py                          all tests; LAB=trixie (or --flavour) for Debian 13
     python3 tests/lab/run.py -k 'install journal'     tests whose name holds one of these words
     python3 tests/lab/run.py -k test_wss_table        a module that takes long, see ON_DEMAND: only when a word names it
+    python3 tests/lab/run.py -k test_crash            so does any module of tests/system, of which PLAN has some tests only
     python3 tests/lab/run.py --list                   their names
     python3 tests/lab/run.py --shell-script FILE      one script inside the host, with memoc's package at /lab/memoc.deb (not
                                                       installed), this tree's tests at /lab/tree/tests, and kernel and initramfs
@@ -34,7 +35,7 @@ sys.path[:0] = [str(HERE), str(HERE.parent / "system"), str(HERE.parent / "guest
 
 # pylint: disable=wrong-import-position
 import lab as lab_module
-from image import GuestImage, ImageError, cache_dir, locked
+from image import GuestImage, ImageError, cache_dir, cached, locked
 from kernels import kernel_trees
 from lab import Lab, LabError
 from machine import Machine
@@ -75,7 +76,7 @@ PLAN = [
     (2, "lab", "test_wss", ""),
     (2, "lab", "test_remove", ""),
 ]
-# Not part of all tests: for those who ask by the module's name.
+# Not part of all tests: for those who ask by the module's name, as they can for any module of tests/system.
 ON_DEMAND = [(1, "lab", "test_wss_table", "")]
 # Programs for tests inside, /lab/wss. They are of this machine, so its release has to be the lab's.
 WSS_PROGRAMS = ("watch", "cost")
@@ -106,10 +107,16 @@ def runner():
 def chosen(words):
     """[(boot, directory, [full names])] of the plan's tests whose name holds one of these words."""
     found = []
-    on_demand = [entry for entry in ON_DEMAND if any(word.startswith(entry[2]) for word in words.split())]
-    for boot, directory, module, among in on_demand or PLAN:
+    asked = {word.split(".")[0] for word in words.split()}
+    on_demand = [entry for entry in ON_DEMAND if entry[2] in asked]
+    on_demand += [(1, "system", module, "") for module in sorted(asked) if (TREE / "tests/system" / f"{module}.py").exists()]
+    modules = {module for _, _, module, _ in on_demand}
+    for boot, directory, module, among in on_demand + [entry for entry in PLAN if entry[2] not in modules]:
         sys.path.insert(0, str(TREE / "tests" / directory))
         names = [name for _, tests in runner().collect(f"{module}.", TREE / "tests" / directory) for name, _ in tests]
+        lost = [word for word in among.split() if not any(word in name for name in names)]
+        if lost:
+            raise SystemExit(f"lab: {module} has no test any more whose name holds {' or '.join(lost)}: mend PLAN")
         names = [name for name in names if not among or any(word in name for word in among.split())]
         names = [name for name in names if not words or any(word in name for word in words.split())]
         if names:
@@ -157,23 +164,22 @@ class Parts:
 
     def warmed(self, image, kernel_tree):
         """The image after one boot, with what that boot found out."""
-        target = cache_dir() / f"lab-disk-{image.parent.name}-{digest_of(kernel_tree.name, WARM_UP)}.img"
-        with locked(target.with_suffix("")):
-            if target.exists():
-                return target
-            say(f"lab: first boot of {self.flavour}")
-            with tempfile.TemporaryDirectory(prefix=".disk-", dir=cache_dir()) as directory:
-                disk = pathlib.Path(directory) / "disk.img"
-                subprocess.run(["cp", "--sparse=always", str(image), str(disk)], check=True)
-                script = pathlib.Path(directory) / "script"
-                script.write_text(WARM_UP, encoding="ascii")
-                with Lab() as lab:
-                    machine = Machine(lab, self.kernel, disk, script, {**ENVIRONMENT, "NO_JOURNAL": "1"}, keep_disk=True)
-                    machine.start()
-                    if machine.wait(600) != 0:
-                        raise LabError("the first boot failed")
-                os.rename(disk, target)
-        return target
+        target = cache_dir() / f"lab-disk-{image.parent.name}-{digest_of(kernel_tree.name, WARM_UP)}"
+        with locked(cache_dir() / "lab-disk"):
+            if not target.exists():
+                say(f"lab: first boot of {self.flavour}")
+            return cached(target, lambda directory: self.warm_up(image, directory), f"lab-disk-lab-root-{self.flavour}-*") / "disk.img"
+
+    def warm_up(self, image, directory):
+        disk = directory / "disk.img"
+        subprocess.run(["cp", "--sparse=always", str(image), str(disk)], check=True)
+        script = directory / "script"
+        script.write_text(WARM_UP, encoding="ascii")
+        with Lab() as lab:
+            machine = Machine(lab, self.kernel, disk, script, {**ENVIRONMENT, "NO_JOURNAL": "1"}, keep_disk=True)
+            machine.start()
+            if machine.wait(600) != 0:
+                raise LabError("the first boot failed")
 
 
 def stage(machine, parts, programs):
@@ -209,6 +215,9 @@ def run_script(parts, script, limit_s, words, programs=False):
         try:
             machine.start()
             status = machine.wait(limit_s)
+        except LabError as error:  # what was done till then counts all the same
+            say(f"lab: {error}")
+            status = -1
         finally:
             keep_results(machine, results)
         output = (results / "output").read_text(encoding="utf-8", errors="replace")

@@ -14,6 +14,7 @@ TAKEN_MIB = 32
 
 
 IN_MODIFY = 2
+FEW = 2  # "high" events: where memory.high takes the memory there were 12, by memory.reclaim none
 
 
 class Writes:
@@ -101,15 +102,15 @@ def fixture(lab):
 def test_reclaim(site):
     """method = reclaim: memory.reclaim takes it, so that the guest is not throttled while it shrinks (no "high" event, or hardly one)."""
     high, reclaims = site.shrink_by("reclaim")
-    assert reclaims and high < 50, (high, reclaims)
+    assert reclaims and high <= FEW, (high, reclaims)
     site.assert_unharmed()
 
 
 @limit(240)
 def test_limit(site):
     """method = limit: memory.high alone takes it."""
-    _, reclaims = site.shrink_by("limit")
-    assert not reclaims, reclaims
+    high, reclaims = site.shrink_by("limit")
+    assert not reclaims and high > FEW, (high, reclaims)
     site.assert_unharmed()
 
 
@@ -117,6 +118,6 @@ def test_limit(site):
 def test_auto(site):
     """The default where the kernel has memory.reclaim: as reclaim, and the workload inside lives."""
     high, reclaims = site.shrink_by("auto")
-    assert reclaims and high < 50, (high, reclaims)
+    assert reclaims and high <= FEW, (high, reclaims)
     assert site.mute.report()["oom_kills"] == 0
     site.assert_unharmed()

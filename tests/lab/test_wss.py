@@ -163,9 +163,9 @@ KDAMONDS = pathlib.Path("/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds")
 def test_killed_while_damon_watches(site):
     """What memocd leaves in the kernel when it is killed in mid-window the next one ends, though it does not use DAMON itself."""
     site.configure({**HELD, "wss": {**HELD["wss"], "backend": "damon"}})
-    wait_for(lambda: KDAMONDS.read_text(encoding="ascii").strip() == "1", 60, "a window of DAMON's", every_s=0.05, show=site.explained)
     old = site.memocd.pid
-    site.memocd.write_config(HELD)
+    site.memocd.write_config(HELD)  # for the next one
+    wait_for(lambda: KDAMONDS.read_text(encoding="ascii").strip() == "1", 60, "a window of DAMON's", every_s=0.05, show=site.explained)
     os.kill(old, signal.SIGSTOP)  # so that it does not end its window meanwhile
     left = KDAMONDS.read_text(encoding="ascii").strip()
     site.memocd.kill()

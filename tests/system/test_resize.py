@@ -51,6 +51,11 @@ class Rig:
         for guest in self.guests:
             wait_for(lambda g=guest: g.balloon_bytes() == MEMORY_MIB * MIB, 30, f"{guest.name} to be whole again")
 
+    def check(self):
+        """After every test: nobody was killed for want of memory, by the host or inside."""
+        for guest in self.guests:
+            assert guest.running() and guest.cgroup().oom_kills() == 0 and guest.report()["oom_kills"] == 0, guest.name
+
     def start(self, **policy):
         """memocd with more memory than anybody wants; returns when it knows the guests well."""
         self.count += 1
