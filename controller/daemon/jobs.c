@@ -4,6 +4,7 @@
  * VM up again. Libvirt jobs use the worker's own connection, opened when first needed and closed when it breaks.
  */
 #include "controller/daemon/daemon.h"
+#include "controller/daemon/watchdog.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -589,15 +590,10 @@ static void watchdog_done(void *arg, bool cancelled)
 	job_free(arg);
 }
 
-#define TICKS_LATE 3
-#define TICKS_LATE_MS 5000
-
-/* Petted only while ticks are decided, the loop turns and a worker answers. */
 void job_watchdog(struct daemon *d)
 {
-	uint64_t late_ms = TICKS_LATE * d->config.core.interval_ms + TICKS_LATE_MS;
-	bool decides = now_ms() - d->decided_ms <= late_ms;
-	struct job *j = d->watchdog_asked || !decides ? NULL : job_new(d, NULL);
+	bool due = watchdog_due(now_ms(), d->decided_ms, d->config.core.interval_ms, d->watchdog_asked);
+	struct job *j = due ? job_new(d, NULL) : NULL;
 	if (!j)
 		return;
 	d->watchdog_asked = true;

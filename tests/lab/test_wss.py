@@ -5,14 +5,13 @@ What is true is known from the guest's workload: what it walks, on top of what t
 Many readings of all back-ends, with other kinds of memory and patterns, are in test_wss_table, on demand.
 """
 
-import ctypes
 import os
 import pathlib
 import re
 import signal
 import time
 
-from host import MIB
+from host import MIB, Stopped, thread_of
 from run import limit
 from installed import CONFIG, Site, systemctl, wait_for
 from windows import HugePages, Reclaiming
@@ -21,37 +20,6 @@ MEMORY_MIB = 128
 WINDOW_S = 2
 READING_S = 2 * WINDOW_S  # memocd reads a VM each two windows
 HELD = {**CONFIG, "policy": {**CONFIG["policy"], "wss_window": f"{WINDOW_S}s"}, "wss": {"budget": "50%"}}
-
-
-PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH = 0x4206, 0x4207, 17
-
-
-def thread_of(pid, name):
-    """The only thread of this process whose name begins so."""
-    found = [path.parent.name for path in pathlib.Path(f"/proc/{pid}/task").glob("*/comm") if path.read_text(encoding="utf-8").startswith(name)]
-    assert len(found) == 1, found
-    return int(found[0])
-
-
-class Stopped:
-    """One thread stands still, as one does that hangs in the kernel."""
-
-    def __init__(self, tid):
-        self.tid, self.libc = tid, ctypes.CDLL(None, use_errno=True)
-
-    def _ptrace(self, request):
-        none = ctypes.c_void_p(0)
-        if self.libc.ptrace(ctypes.c_long(request), ctypes.c_long(self.tid), none, none) < 0:
-            raise OSError(ctypes.get_errno(), f"ptrace {request:#x} of {self.tid}")
-
-    def __enter__(self):
-        self._ptrace(PTRACE_SEIZE)
-        self._ptrace(PTRACE_INTERRUPT)
-        os.waitpid(self.tid, 0x40000000)  # __WALL
-        return self
-
-    def __exit__(self, *_):
-        self._ptrace(PTRACE_DETACH)
 
 
 class Bench(Site):

@@ -2,6 +2,7 @@
 """The machine that a lab runs on: waiting, processes, cgroups, swap. Everything that differs between hosts is here."""
 
 import contextlib
+import ctypes
 import errno
 import os
 import pathlib
@@ -399,3 +400,34 @@ def undo_swap(device, sequence):
     else:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(device)
+
+
+PTRACE_SEIZE, PTRACE_INTERRUPT, PTRACE_DETACH, WALL = 0x4206, 0x4207, 17, 0x40000000
+
+
+def thread_of(pid, name):
+    """The only thread of this process whose name begins so."""
+    found = [path.parent.name for path in pathlib.Path(f"/proc/{pid}/task").glob("*/comm") if path.read_text(encoding="utf-8").startswith(name)]
+    assert len(found) == 1, found
+    return int(found[0])
+
+
+class Stopped:
+    """One thread stands still, as one does that hangs in the kernel."""
+
+    def __init__(self, tid):
+        self.tid, self.libc = tid, ctypes.CDLL(None, use_errno=True)
+
+    def _ptrace(self, request):
+        none = ctypes.c_void_p(0)
+        if self.libc.ptrace(ctypes.c_long(request), ctypes.c_long(self.tid), none, none) < 0:
+            raise OSError(ctypes.get_errno(), f"ptrace {request:#x} of {self.tid}")
+
+    def __enter__(self):
+        self._ptrace(PTRACE_SEIZE)
+        self._ptrace(PTRACE_INTERRUPT)
+        os.waitpid(self.tid, WALL)
+        return self
+
+    def __exit__(self, *_):
+        self._ptrace(PTRACE_DETACH)

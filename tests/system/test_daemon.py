@@ -123,8 +123,22 @@ def test_activated_with_a_bad_configuration(service):
     memocd.config = {"host": {"pool": "1G"}}
 
 
+def falls_silent(notify):
+    """What was under way may still come."""
+    notify.settimeout(1.5)
+    try:
+        for _ in range(4):
+            notify.recv(4096)
+    except TimeoutError:
+        return True
+    finally:
+        notify.settimeout(20 * host.SLOW)
+    return False
+
+
 def test_ready_and_watchdog(service):
-    """READY=1 once it answers, WATCHDOG=1 again and again while it turns, none while it is frozen, STOPPING=1 at the end."""
+    """READY=1 once it answers, WATCHDOG=1 again and again while it turns and a worker answers, none while it is frozen or only turns,
+    STOPPING=1 at the end."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
         notify.bind("\0memoc-test-notify-%d" % os.getpid())
         notify.settimeout(20 * host.SLOW)
@@ -135,17 +149,12 @@ def test_ready_and_watchdog(service):
         for _ in range(3):
             assert b"WATCHDOG=1" in notify.recv(4096)
         popen.send_signal(signal.SIGSTOP)
-        notify.settimeout(0.5)
-        quiet = False
-        for _ in range(4):  # what was under way when it froze may still come
-            try:
-                notify.recv(4096)
-            except TimeoutError:
-                quiet = True
-                break
-        assert quiet, "a frozen memocd pets its watchdog"
-        notify.settimeout(20 * host.SLOW)
+        assert falls_silent(notify), "a frozen memocd pets its watchdog"
         popen.send_signal(signal.SIGCONT)
+        assert b"WATCHDOG=1" in notify.recv(4096)
+        with host.Stopped(host.thread_of(popen.pid, "house")):
+            assert falls_silent(notify), "it pets its watchdog, and no worker answers"
+            assert service.memocd.host()["vms"] >= 0  # its loop turns
         assert b"WATCHDOG=1" in notify.recv(4096)
         popen.send_signal(signal.SIGTERM)
         while b"STOPPING=1" not in notify.recv(4096):
