@@ -12,8 +12,8 @@
 #define POOL_OVERDUE_MS 10000 /* a process that hangs in the kernel with its memory map locked holds up its own job */
 #define PERIOD_WINDOWS 2      /* a VM is read each two windows at most */
 #define GOOD_PERIODS 4	      /* and a reading is believed so long */
-#define GOOD_INTERVALS 2      /* or, where the budget allows no reading each period, so many of the times that it takes */
-#define REOPEN_MS 300000      /* where nothing works, or it broke: perhaps it is another user who has gone by then */
+#define GOOD_INTERVALS 2 /* or, where the budget allows no reading each period, so many of the times that it takes */
+#define REOPEN_MS 300000 /* where nothing works, or it broke: perhaps it is another user who has gone by then */
 #define COST_GUESS_NS 15000000
 #define FREE_MS 2000
 #define INSTEAD_READINGS 4 /* at most so many by the second back-end, before the better one is tried again */
@@ -25,7 +25,7 @@ struct member {
 	struct dom_facts facts;
 	uint32_t pages;
 	uint64_t reckoned_ns, began_ms;
-	uint64_t interval_ms; /* since it was read before; 0: never */
+	uint64_t interval_ms;	   /* since it was read before; 0: never */
 	uint64_t extra_ns;	   /* that no reading tells of: the map of its memory, a begin that failed */
 	struct wss_sample *sample; /* between begin and end */
 	struct wss_reading reading;
@@ -472,7 +472,8 @@ static void tell_overdue(struct measuring *m, uint64_t now)
 		g->told_overdue = true;
 		for (size_t i = 0; i < g->n; i++) {
 			struct entry *e = entry_by_id(m->d, g->list[i].id);
-			struct event ev = {.type = EVENT_VM_WSS, .vm = g->list[i].id, .wss = {.backend = wss_kind(g->wss)}};
+			struct event ev = {
+				.type = EVENT_VM_WSS, .vm = g->list[i].id, .wss = {.backend = wss_kind(g->wss)}};
 
 			if (!e || !e->in_core)
 				continue;

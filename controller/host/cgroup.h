@@ -35,8 +35,8 @@ uint64_t cgroup_vm_inode(const struct cgroup_vm *g);
 int cgroup_vm_read(struct cgroup_vm *g, struct vm_host_sample *ret);
 /* All that is charged to it, file cache too: one small read, under 1 µs. −ENODEV: the group is gone. */
 int cgroup_vm_usage(struct cgroup_vm *g, uint64_t *ret_bytes);
-/* Pages of it that reclaim has looked at so far, and those of them that it freed, by whomever: they grow. −ENODATA: v1 does
- * not tell; −ENODEV. */
+/* Pages of it that reclaim has looked at so far, and those of them that it freed, by whomever: they grow. −ENODATA: v1
+ * does not tell; −ENODEV. */
 int cgroup_vm_scanned(struct cgroup_vm *g, uint64_t *ret_scanned, uint64_t *ret_stolen);
 /*
  * Brings the limit to `bytes` (LIMIT_NONE opens). *ret_bytes: the limit in force afterwards, read back, also on error.

@@ -40,10 +40,11 @@ int aging_begin(const struct wss *w, const struct wss_target *t, struct aging *r
 		ret->generation_known = r == 0;
 	}
 	if (r < 0 && !ret->scans_known)
-		return memoc_err_set(err, -EOPNOTSUPP,
-				     "the multi-generational LRU may take its accessed bits away, and nothing tells when (%s: "
-				     "%s): mount debugfs, or turn it off: echo n > %s",
-				     LRU_GEN, strerror(-r), LRU_GEN_ENABLED);
+		return memoc_err_set(
+			err, -EOPNOTSUPP,
+			"the multi-generational LRU may take its accessed bits away, and nothing tells when (%s: "
+			"%s): mount debugfs, or turn it off: echo n > %s",
+			LRU_GEN, strerror(-r), LRU_GEN_ENABLED);
 	return 0;
 }
 
@@ -59,8 +60,7 @@ int aging_end(const struct wss_sample *s, const struct aging *begin, double *ret
 		s->memory->scanned = scanned != begin->scanned;
 	if (scans && scanned == begin->scanned)
 		return 0;
-	bool same = begin->generation_known &&
-		    read_generation(s->wss->root, s->cgroup_path, &generation) == 0 &&
+	bool same = begin->generation_known && read_generation(s->wss->root, s->cgroup_path, &generation) == 0 &&
 		    generation == begin->generation;
 	if (same && scans) {
 		uint64_t kept = sub_sat_u64(scanned - begin->scanned, stolen - begin->stolen);

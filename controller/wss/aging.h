@@ -23,7 +23,8 @@ struct aging {
 
 /* At the begin. 0; −EOPNOTSUPP: it may happen and nothing here would tell. */
 int aging_begin(const struct wss *w, const struct wss_target *t, struct aging *ret, struct memoc_err *err);
-/* At the end, after all has been read. 0: bits are good, but for those of this share of RAM at most; −EBUSY: they are not. */
+/* At the end, after all has been read. 0: bits are good, but for those of this share of RAM at most; −EBUSY: they are
+ * not. */
 int aging_end(const struct wss_sample *s, const struct aging *begin, double *ret_share, struct memoc_err *err);
 
 #endif

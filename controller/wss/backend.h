@@ -47,11 +47,11 @@ struct wss_sample {
 	int pidfd;
 	const atomic_bool *cancel;
 	struct guest_ram ram;
-	char *cgroup_path;	  /* NULL: not known */
-	struct cgroup_vm *cgroup; /* not owned; likewise */
+	char *cgroup_path;	   /* NULL: not known */
+	struct cgroup_vm *cgroup;  /* not owned; likewise */
 	struct wss_memory *memory; /* likewise */
 	struct aging aging;
-	uint64_t seed;		  /* for wss_random */
+	uint64_t seed; /* for wss_random */
 	uint64_t cost_ns;
 	void *own;
 };
@@ -72,8 +72,8 @@ int wss_read_number(const char *root, const char *path, uint64_t *ret);
 int wss_write_text(const char *root, const char *path, const char *text);
 
 /*
- * A system call costs as much as so many words of the file that are read only to get over a gap: facts.md (pagemap 36 ns
- * a word and 1151 a call, kpagecgroup 70 and 565), and measured.
+ * A system call costs as much as so many words of the file that are read only to get over a gap: facts.md (pagemap 36
+ * ns a word and 1151 a call, kpagecgroup 70 and 565), and measured.
  */
 enum wss_gap { WSS_GAP_PAGEMAP = 24, WSS_GAP_FRAMES = 6, WSS_GAP_BITMAP = 6 };
 

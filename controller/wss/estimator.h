@@ -41,10 +41,10 @@ struct wss_target {
 	const struct guest_ram *ram; /* copied */
 	const char *cgroup_path;     /* of its memory cgroup, below the hierarchy's mount point; NULL: not known */
 	struct cgroup_vm *cgroup;    /* the same, to work on (refault); kept, not owned; NULL: not known */
-	struct wss_memory *memory; /* kept, not owned, until the sample is gone; NULL: forgotten each time */
-	bool emulated;		   /* by TCG, not KVM: its accesses are QEMU's own */
-	uint32_t pages;		   /* to be looked at, where the back-end samples */
-	const atomic_bool *cancel; /* NULL, or kept: work ends with −ECANCELED soon after it became true */
+	struct wss_memory *memory;   /* kept, not owned, until the sample is gone; NULL: forgotten each time */
+	bool emulated;		     /* by TCG, not KVM: its accesses are QEMU's own */
+	uint32_t pages;		     /* to be looked at, where the back-end samples */
+	const atomic_bool *cancel;   /* NULL, or kept: work ends with −ECANCELED soon after it became true */
 };
 
 struct wss;	   /* a back-end in use */
@@ -52,7 +52,8 @@ struct wss_sample; /* one window of one VM */
 
 /* Can this kernel do it, as far as can be told without doing it? 0, or −errno with the reason and what to do. */
 int wss_probe(const char *root, enum wss_backend kind, struct memoc_err *why);
-/* What an earlier memocd left running in the kernel (kill -9), with whatever back-end, is ended. Before the first open. */
+/* What an earlier memocd left running in the kernel (kill -9), with whatever back-end, is ended. Before the first open.
+ */
 void wss_clear_left(const char *root);
 int wss_open(const char *root, enum wss_backend kind, struct wss **ret, struct memoc_err *err);
 /*

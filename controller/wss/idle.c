@@ -167,18 +167,17 @@ static int look_again(const struct idle *idle, const struct idle_sample *i, stru
 {
 	const struct frame_files files = {i->pagemap, idle->kpageflags};
 	size_t n = i->n, m = 0, moved = 0;
+	bool *bit AUTO_FREE = calloc(n + 1, sizeof(*bit));
+	int r = bit ? read_bits(idle, i->frames, n, bit) : -ENOMEM;
+
+	if (r < 0)
+		return memoc_err_set(err, r, "idle pages cannot be read: %s", strerror(-r));
 	struct frame *frames AUTO_FREE = calloc(n + 1, 2 * sizeof(*frames));
 	uint64_t *page AUTO_FREE = malloc((n + 1) * sizeof(*page));
 	uint32_t *which AUTO_FREE = malloc((n + 1) * sizeof(*which));
-	bool *bit AUTO_FREE = calloc(n + 1, sizeof(*bit));
-	int r;
-
-	if (!frames || !page || !which || !bit)
+	if (!frames || !page || !which)
 		return memoc_err_set(err, -ENOMEM, "out of memory");
 	struct frame *known = frames, *now = frames + n;
-	r = read_bits(idle, i->frames, n, bit);
-	if (r < 0)
-		return memoc_err_set(err, r, "idle pages cannot be read: %s", strerror(-r));
 	for (size_t k = 0; k < n; k++) {
 		const struct frame *f = &i->frames[k];
 

@@ -15,9 +15,10 @@
 
 #include "controller/wss/lru_gen.h"
 
-#define QEMU_BYTES (32 * MIB)	     /* of its own, in use: some of the 60 MiB that it has without its code buffer */
+#define QEMU_BYTES (32 * MIB) /* of its own, in use: some of the 60 MiB that it has without its code buffer */
 
-/* MAX_NR_GENS. When one more is opened, the oldest ends, and the pages in it, which nobody touched, become the next one's. */
+/* MAX_NR_GENS. When one more is opened, the oldest ends, and the pages in it, which nobody touched, become the next
+ * one's. */
 #define GENERATIONS_MOST 4
 
 struct lru_sample {
@@ -101,8 +102,9 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 		return failed(err, r, s->cgroup_path);
 	for (size_t i = 0; i < now.nodes; i++) {
 		if (now.node[i].youngest >= own->begin.node[i].youngest + GENERATIONS_MOST)
-			return memoc_err_set(err, -EAGAIN,
-					     "the kernel reclaims from it so fast that its generations end within the window");
+			return memoc_err_set(
+				err, -EAGAIN,
+				"the kernel reclaims from it so fast that its generations end within the window");
 		pages += now.node[i].since_pages;
 	}
 	ret->wss_bytes = min_u64(pages * WSS_PAGE_BYTES, s->ram.bytes);

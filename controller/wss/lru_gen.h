@@ -9,8 +9,9 @@
 #define LRU_GEN_ENABLED "/sys/kernel/mm/lru_gen/enabled"
 
 /* Bits of the file `enabled`. */
-enum { LRU_GEN_IN_USE = 1,
-       LRU_GEN_WALKS = 2, /* page tables, which is what an aging run is here */
+enum {
+	LRU_GEN_IN_USE = 1,
+	LRU_GEN_WALKS = 2, /* page tables, which is what an aging run is here */
 };
 /* Those bits, or −errno: −ENOENT where the kernel has none. */
 int lru_gen_enabled(const char *root);

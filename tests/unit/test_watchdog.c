@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* When systemd is told that memocd lives. That a worker has to answer, and the loop to turn, is for test_daemon to show. */
+/* When systemd is told that memocd lives. That a worker has to answer, and the loop to turn, is for test_daemon to
+ * show. */
 #include "controller/daemon/watchdog.h"
 
 #include <setjmp.h>

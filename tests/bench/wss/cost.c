@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a reading by idle page tracking costs: cost PROCESSES MIB PAGES [ROOT [CGROUP [idle]]]. So many processes of so much
- * touched memory, each sampled once; then what a thousand VMs, each once a minute, would take of a processor. ROOT:
- * where the kernel has no idle page tracking, a directory with proc (a link to /proc) and a sparse file for the bitmap:
- * then what the kernel itself does for a bit is missing, and all is found in use, or with "idle" nothing. CGROUP: where
- * this program is charged, which is asked about reclaim as a VM's is; "" for none. A reading that fails is the end, with
- * status 1.
+ * What a reading by idle page tracking costs: cost PROCESSES MIB PAGES [ROOT [CGROUP [idle]]]. So many processes of so
+ * much touched memory, each sampled once; then what a thousand VMs, each once a minute, would take of a processor.
+ * ROOT: where the kernel has no idle page tracking, a directory with proc (a link to /proc) and a sparse file for the
+ * bitmap: then what the kernel itself does for a bit is missing, and all is found in use, or with "idle" nothing.
+ * CGROUP: where this program is charged, which is asked about reclaim as a VM's is; "" for none. A reading that fails
+ * is the end, with status 1.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -48,8 +48,8 @@ static struct cgroup_vm *open_group(const char *path, struct memoc_err *err)
 	char *mount AUTO_FREE = NULL;
 
 	if (cgroup_setup(&version, err) < 0 || cgroup_lib_memory_mount(&mount, err) < 0 ||
-	    cgroup_vm_open_path(mount, path, version == CGROUP_V2 ? &cgroup_v2_ops : &cgroup_v1_ops, cgroup_lib_write, &g,
-				err) < 0)
+	    cgroup_vm_open_path(mount, path, version == CGROUP_V2 ? &cgroup_v2_ops : &cgroup_v1_ops, cgroup_lib_write,
+				&g, err) < 0)
 		return NULL;
 	return g;
 }
