@@ -46,9 +46,6 @@ LIMIT_S = 2700
 # Where things lie inside.
 ENVIRONMENT = {"MEMOC_LAB_SLOW": str(SLOW), "MEMOC_GUEST_IMAGE": "/var/lib/memoc-lab", "MEMOC_CACHE": "/var/cache/memoc-tests",
                # An ACPI method that takes 30 s is given up, and with it the balloon's interrupt: not rare where all takes ten times as long.
-               # A firmware that knows how to start a kernel and nothing else: SeaBIOS takes two to three seconds more. A copy of qboot.rom,
-               # as AppArmor lets libvirt give no VM a file of /usr/share/qemu.
-               "MEMOC_GUEST_ROM": "/var/lib/memoc-lab/qboot.rom",
                "MEMOC_GUEST_WORDS": "acpi=off 8250.nr_uarts=2",
                "MEMOC_BUILD": "/var/lib/memoc-lab/build", "PYTHONUNBUFFERED": "1", "LC_ALL": "C.UTF-8",
                "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
@@ -86,7 +83,7 @@ WSS_PROGRAMS = ("watch", "cost")
 
 # Put before the calls of run.py. Level-1 tests take the programs out of the package, which is not installed yet.
 SCRIPT = """#!/bin/sh
-mkdir -p /var/lib/memoc-lab && cp -n /lab/image/* /usr/share/qemu/qboot.rom /var/lib/memoc-lab/
+mkdir -p /var/lib/memoc-lab && cp -n /lab/image/* /var/lib/memoc-lab/
 if [ ! -d "$MEMOC_BUILD" ]; then
 	dpkg-deb -x /lab/memoc.deb /var/lib/memoc-lab/package
 	mkdir "$MEMOC_BUILD"

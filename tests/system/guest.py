@@ -180,8 +180,6 @@ class Guest:
     def xml(self):
         driver = {True: "1", False: "0"}.get(self.driver, self.driver)
         words = f"{CMDLINE}{clock_words()} {os.environ.get('MEMOC_GUEST_WORDS', '')} memoc.driver={driver} memoc.swap_mib={self.swap_mib} memoc.fill={int(self.fill)}"
-        rom = os.environ.get("MEMOC_GUEST_ROM", "")
-        rom = rom and f"<loader readonly='yes' type='rom'>{rom}</loader>"
         resource = self.lab.partition.resource
         parts = [
             f"<domain type='{accelerator()}'>",
@@ -190,7 +188,7 @@ class Guest:
             f"<memory unit='MiB'>{self.memory_mib}</memory><vcpu>1</vcpu>",
             "<memoryBacking><source type='memfd'/><access mode='shared'/></memoryBacking>" if self.memfd else "",
             f"<resource><partition>{resource}</partition></resource>" if resource else "",
-            f"<os><type arch='x86_64' machine='pc'>hvm</type>{rom}<kernel>{self.lab.image.kernel}</kernel>"
+            f"<os><type arch='x86_64' machine='pc'>hvm</type><kernel>{self.lab.image.kernel}</kernel>"
             f"<initrd>{self.lab.image.initrd}</initrd><cmdline>{words}</cmdline></os>",
             # Without a bound the buffer for translated code dwarfs the guest.
             "<features><acpi/>" + ("<tcg><tb-cache unit='MiB'>32</tb-cache></tcg>" if accelerator() == "qemu" else "")
