@@ -12,6 +12,7 @@
 #define POOL_OVERDUE_MS 10000 /* a process that hangs in the kernel with its memory map locked holds up its own job */
 #define PERIOD_WINDOWS 2      /* a VM is read each two windows at most */
 #define GOOD_PERIODS 4	      /* and a reading is believed so long */
+#define INTERVAL_PERIODS 10
 #define GOOD_INTERVALS 2 /* or, where the budget allows no reading each period, so many of the times that it takes */
 #define REOPEN_MS 300000 /* where nothing works, or it broke: perhaps it is another user who has gone by then */
 #define COST_GUESS_NS 15000000
@@ -56,7 +57,9 @@ struct measuring {
 	struct wss *instead; /* lru, beside a better one: for VMs that the kernel reclaims from. NULL: none */
 	char wanted[sizeof(((struct config *)NULL)->wss_backend)];
 	bool opening, reopen;
-	uint64_t open_ms; /* when to try; NEVER_MS: no need */
+	bool told_overdue;  /* the opening, which */
+	uint64_t opened_ms; /* was begun then */
+	uint64_t open_ms;   /* when to try; NEVER_MS: no need */
 	struct memoc_err why[WSS_BACKEND_END];
 	struct wss_budget budget;
 	struct group *groups;
@@ -144,6 +147,8 @@ static void open_backend(struct measuring *m)
 	}
 	m->wss = m->instead = NULL;
 	m->opening = true;
+	m->told_overdue = false;
+	m->opened_ms = now_ms();
 	m->reopen = false;
 }
 
@@ -384,7 +389,10 @@ static void begin_group(struct measuring *m, struct wss *wss, const struct wss_w
 		b->facts = e->facts;
 		b->reckoned_ns = wishes[i].cost_ns;
 		b->pages = wss_pages_for(share, error, d->config.wss_target_error, all / 4096, d->config.wss_pages);
-		b->interval_ms = e->wss_asked_ms ? now_ms() - e->wss_asked_ms : 0;
+		/* Longer ones are not the budget's doing: it was paused, or there was no back-end. */
+		b->interval_ms = e->wss_asked_ms ? min_u64(now_ms() - e->wss_asked_ms,
+							   INTERVAL_PERIODS * PERIOD_WINDOWS * d->config.wss_window_ms)
+						 : 0;
 		e->wss_asked_ms = now_ms();
 	}
 	g->next = m->groups;
@@ -443,45 +451,69 @@ static void choose(struct measuring *m)
 		begin_group(m, m->wss, wishes, round);
 }
 
-/* So that `memoc explain` can say why nothing is known. Once a VM. */
+/* So that `memoc explain` can say why nothing is known. */
+static void tell_why(struct measuring *m, struct entry *e, enum wss_backend backend, const char *why)
+{
+	struct event ev = {.type = EVENT_VM_WSS, .vm = e->id, .wss = {.backend = backend, .began_ms = now_ms()}};
+
+	snprintf(ev.wss.why, sizeof(ev.wss.why), "%s", why);
+	daemon_post(m->d, ev);
+}
+
+/* Once a VM. */
 static void tell_none(struct measuring *m)
 {
 	bool off = strcmp(m->wanted, "none") == 0;
 
 	for (struct entry *e = m->d->entries; e; e = e->next) {
-		struct event ev = {.type = EVENT_VM_WSS, .vm = e->id, .wss = {.backend = WSS_NONE}};
-
 		if (!e->in_core || e->wss_none_told)
 			continue;
 		e->wss_none_told = true;
-		ev.wss.began_ms = now_ms();
-		snprintf(ev.wss.why, sizeof(ev.wss.why), "%s",
+		tell_why(m, e, WSS_NONE,
 			 off ? "[wss] backend = none" : "this host can measure none: `memoc host` says why");
-		daemon_post(m->d, ev);
 	}
+}
+
+/* As below, of what takes a back-end into use: kernel threads that a memocd before left are waited for. */
+static void tell_overdue_opening(struct measuring *m, uint64_t now)
+{
+	if (!m->opening || m->told_overdue || now < m->opened_ms + POOL_OVERDUE_MS)
+		return;
+	m->told_overdue = true;
+	log_warning("working sets are not measured: what takes a back-end into use hangs in the kernel");
+	for (struct entry *e = m->d->entries; e; e = e->next)
+		if (e->in_core)
+			tell_why(m, e, WSS_NONE, "taking a back-end into use hangs in the kernel");
+}
+
+static bool round_is_on(const struct measuring *m)
+{
+	for (const struct group *g = m->groups; g; g = g->next)
+		if (g->wss == m->wss && wss_in_rounds(g->wss))
+			return true;
+	return false;
 }
 
 /* A reader that hangs in the kernel cannot be helped, but its VMs are not to be without readings and nobody told. */
 static void tell_overdue(struct measuring *m, uint64_t now)
 {
 	for (struct group *g = m->groups; g; g = g->next) {
-		uint64_t waits_ms = wss_in_rounds(g->wss) ? g->window_ms : 0; /* wss_collect() may */
+		uint64_t waits_ms = wss_in_rounds(g->wss) ? 3 * g->window_ms : 0; /* wss_collect() may */
 
 		if (!g->working || g->told_overdue || now < g->submitted_ms + waits_ms + POOL_OVERDUE_MS)
 			continue;
 		g->told_overdue = true;
 		for (size_t i = 0; i < g->n; i++) {
 			struct entry *e = entry_by_id(m->d, g->list[i].id);
-			struct event ev = {
-				.type = EVENT_VM_WSS, .vm = g->list[i].id, .wss = {.backend = wss_kind(g->wss)}};
+
+			char why[sizeof(((struct wss_reading *)NULL)->why)];
 
 			if (!e || !e->in_core)
 				continue;
-			ev.wss.began_ms = g->submitted_ms;
-			snprintf(ev.wss.why, sizeof(ev.wss.why), "its reader hangs in the kernel, for %llu s by now",
+			snprintf(why, sizeof(why), "its reader hangs in the kernel, for %llu s by now",
 				 (unsigned long long)((now - g->submitted_ms) / 1000));
-			log_warning("%s: working set: %s", e->facts.name, ev.wss.why);
-			daemon_post(m->d, ev);
+			log_warning("%s: working set: %s", e->facts.name, why);
+			tell_why(m, e, wss_kind(g->wss), why);
 		}
 	}
 }
@@ -491,13 +523,14 @@ void measuring_tick(struct measuring *m)
 	uint64_t now = now_ms();
 
 	tell_overdue(m, now);
+	tell_overdue_opening(m, now);
 	if (m->opening)
 		return;
 	if ((m->reopen && !m->groups) || (!m->wss && now >= m->open_ms))
 		open_backend(m);
 	else if (!m->wss)
 		tell_none(m);
-	else if (!m->reopen && !(wss_in_rounds(m->wss) && m->groups))
+	else if (!m->reopen && !round_is_on(m))
 		choose(m);
 }
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "controller/host/cgroup.h"
+#include "controller/host/kernfile.h"
 #include "controller/wss/lru_gen.h"
 
 #define AROUND_PAGES 64 /* BITS_PER_LONG: lru_gen_look_around(), mm/vmscan.c */
@@ -23,6 +24,23 @@ static int read_generation(const char *root, const char *path, uint64_t *ret)
 	return 0;
 }
 
+/* Wake-ups of kswapd and direct reclaim, of /proc/vmstat. −errno. */
+static int read_host_reclaims(const char *root, uint64_t *ret)
+{
+	static const char *const keys[] = {"pageoutrun", "allocstall_dma", "allocstall_dma32", "allocstall_normal",
+					   "allocstall_movable"};
+	char text[16384];
+	uint64_t value;
+	ssize_t n = wss_read_text(root, "/proc/vmstat", text, sizeof(text));
+
+	if (n < 0)
+		return (int)n;
+	*ret = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
+		*ret += kernfile_field(text, keys[i], &value) == 0 ? value : 0;
+	return 0;
+}
+
 int aging_begin(const struct wss *w, const struct wss_target *t, struct aging *ret, struct memoc_err *err)
 {
 	struct memoc_err why;
@@ -34,7 +52,8 @@ int aging_begin(const struct wss *w, const struct wss_target *t, struct aging *r
 	    (!t->emulated && lru_gen_sees_guests(w->root, &why) == -EOPNOTSUPP))
 		return 0;
 	ret->harmful = true;
-	ret->scans_known = t->cgroup && cgroup_vm_scanned(t->cgroup, &ret->scanned, &ret->stolen) == 0;
+	ret->scans_known = t->cgroup && cgroup_vm_scanned(t->cgroup, &ret->scanned, &ret->stolen) == 0 &&
+			   read_host_reclaims(w->root, &ret->host_reclaims) == 0;
 	if (!ret->scans_known || (t->memory && t->memory->scanned)) {
 		r = read_generation(w->root, t->cgroup_path, &ret->generation);
 		ret->generation_known = r == 0;
@@ -50,15 +69,17 @@ int aging_begin(const struct wss *w, const struct wss_target *t, struct aging *r
 
 int aging_end(const struct wss_sample *s, const struct aging *begin, double *ret_share, struct memoc_err *err)
 {
-	uint64_t scanned = 0, stolen = 0, generation;
-	bool scans = begin->scans_known && cgroup_vm_scanned(s->cgroup, &scanned, &stolen) == 0;
+	uint64_t scanned = 0, stolen = 0, reclaims = 0, generation;
+	bool scans = begin->scans_known && cgroup_vm_scanned(s->cgroup, &scanned, &stolen) == 0 &&
+		     read_host_reclaims(s->wss->root, &reclaims) == 0;
+	bool quiet = scans && scanned == begin->scanned && reclaims == begin->host_reclaims;
 
 	*ret_share = 0;
 	if (!begin->harmful)
 		return 0;
 	if (scans && s->memory)
-		s->memory->scanned = scanned != begin->scanned;
-	if (scans && scanned == begin->scanned)
+		s->memory->scanned = !quiet;
+	if (quiet)
 		return 0;
 	bool same = begin->generation_known && read_generation(s->wss->root, s->cgroup_path, &generation) == 0 &&
 		    generation == begin->generation;

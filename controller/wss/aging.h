@@ -17,7 +17,8 @@ struct aging {
 	bool harmful;	  /* there is a multi-generational LRU that sees this guest's accesses */
 	bool scans_known; /* v2 */
 	uint64_t scanned, stolen;
-	bool generation_known; /* reading it is dear: only where there were scans before, or nothing else tells (v1) */
+	uint64_t host_reclaims; /* how often anybody reclaimed for the host's sake: may age without a scan */
+	bool generation_known;	/* reading it is dear: only where there were scans before, or nothing else tells (v1) */
 	uint64_t generation;
 };
 

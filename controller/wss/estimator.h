@@ -28,7 +28,7 @@
 
 /* What is kept of a VM from window to window; zero at first. */
 struct wss_memory {
-	bool scanned; /* reclaim looked at its pages in the last window (idle) */
+	bool scanned; /* reclaim was at work in the last window (idle, damon) */
 	/* refault: */
 	uint64_t step_bytes;
 	unsigned edges;

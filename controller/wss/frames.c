@@ -9,11 +9,13 @@
 #define PM_PFN ((UINT64_C(1) << 55) - 1)
 #define KPF(bit) (UINT64_C(1) << (bit))
 #define KPF_LRU KPF(5)
+#define KPF_ANON KPF(12)
 #define KPF_SWAPBACKED KPF(14)
 #define KPF_COMPOUND_TAIL KPF(16)
 #define KPF_HUGE KPF(17)
 #define KPF_HWPOISON KPF(19)
 #define KPF_NOPAGE KPF(20)
+#define KPF_KSM KPF(21)
 #define KPF_ZERO_PAGE KPF(24)
 
 #define ORDER_MOST 18 /* of 1 GiB */
@@ -77,6 +79,7 @@ static int judge(int kpageflags, struct frame *f, uint64_t flags)
 	f->head = head;
 	f->kind = kind_of(flags);
 	f->swap_backed = (flags & KPF_SWAPBACKED) != 0;
+	f->sole = (flags & (KPF_ANON | KPF_KSM)) == KPF_ANON;
 	return 0;
 }
 

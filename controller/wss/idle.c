@@ -159,14 +159,25 @@ struct page {
 	bool idle; /* its frame's bit; where it is tracked */
 };
 
+/* Is the page in memory that is mapped shared? at: the range to begin with, for pages that are asked in their order. */
+static bool is_shared(const struct guest_ram *ram, uint64_t page, size_t *at)
+{
+	while (*at < ram->n && page * WSS_PAGE_BYTES >= ram->list[*at].end)
+		++*at;
+	return *at < ram->n && ram->list[*at].shared;
+}
+
 /*
  * A frame that bears its bit still is the page's still: one that is freed loses it. So only the others are looked up
- * again, which is the dearest part; parts of huge pages, too, which have a bit of their own once they were split off.
+ * again, which is the dearest part. And these: parts of huge pages, which have a bit of their own once they were split
+ * off; and frames that live on without the page, once it was written to and got a copy: KSM's, and a file's that is
+ * mapped privately.
  */
-static int look_again(const struct idle *idle, const struct idle_sample *i, struct page *ret, struct memoc_err *err)
+static int look_again(const struct idle *idle, const struct idle_sample *i, const struct guest_ram *ram,
+		      struct page *ret, struct memoc_err *err)
 {
 	const struct frame_files files = {i->pagemap, idle->kpageflags};
-	size_t n = i->n, m = 0, moved = 0;
+	size_t n = i->n, m = 0, moved = 0, at = 0;
 	bool *bit AUTO_FREE = calloc(n + 1, sizeof(*bit));
 	int r = bit ? read_bits(idle, i->frames, n, bit) : -ENOMEM;
 
@@ -182,7 +193,8 @@ static int look_again(const struct idle *idle, const struct idle_sample *i, stru
 		const struct frame *f = &i->frames[k];
 
 		ret[k] = (struct page){*f, bit[k]};
-		if (f->kind == FRAME_TRACKED && f->pfn == f->head && bit[k])
+		bool alone = is_shared(ram, i->page[k], &at) || f->sole;
+		if (f->kind == FRAME_TRACKED && f->pfn == f->head && bit[k] && alone)
 			continue;
 		known[m] = *f;
 		page[m] = i->page[k];
@@ -231,7 +243,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 
 	if (!now)
 		return memoc_err_set(err, -ENOMEM, "out of memory");
-	r = look_again(s->wss->own, i, now, err);
+	r = look_again(s->wss->own, i, &s->ram, now, err);
 	if (r < 0)
 		return r;
 	struct count c = count(i, now);

@@ -101,7 +101,9 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 	if (r < 0)
 		return failed(err, r, s->cgroup_path);
 	for (size_t i = 0; i < now.nodes; i++) {
-		if (now.node[i].youngest >= own->begin.node[i].youngest + GENERATIONS_MOST)
+		bool same = i < own->begin.nodes && own->begin.node[i].node == now.node[i].node;
+
+		if (same && now.node[i].youngest >= own->begin.node[i].youngest + GENERATIONS_MOST)
 			return memoc_err_set(
 				err, -EAGAIN,
 				"the kernel reclaims from it so fast that its generations end within the window");

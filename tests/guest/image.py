@@ -67,7 +67,7 @@ def made_whole(directory, make):
 
 
 KEPT = 4  # entries of each kind, those that were used last
-LEFT_OVER_S = 86400  # what is being made takes minutes
+LEFT_OVER_S = 86400  # what is being made, or used, by somebody else is younger
 
 
 def cached(entry, make, kind):
@@ -76,13 +76,14 @@ def cached(entry, make, kind):
     if not entry.exists():
         made_whole(entry, make)
     os.utime(entry)
-    old = sorted(entry.parent.glob(kind), key=os.path.getmtime)[:-KEPT]
-    old += [path for path in entry.parent.glob(".*-*") if time.time() - path.stat().st_mtime > LEFT_OVER_S]
-    for path in old:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
+    for path in sorted(entry.parent.glob(kind), key=os.path.getmtime)[:-KEPT] + list(entry.parent.glob(".*-*")):
+        with contextlib.suppress(FileNotFoundError):  # another builder's, that is ready just now
+            if time.time() - path.stat().st_mtime < LEFT_OVER_S:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink()
     return entry
 
 

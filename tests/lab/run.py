@@ -109,7 +109,8 @@ def chosen(words):
     found = []
     asked = {word.split(".")[0] for word in words.split()}
     on_demand = [entry for entry in ON_DEMAND if entry[2] in asked]
-    on_demand += [(1, "system", module, "") for module in sorted(asked) if (TREE / "tests/system" / f"{module}.py").exists()]
+    own = {module for _, directory, module, _ in PLAN if directory == "lab"}  # before one of the same name at level 1
+    on_demand += [(1, "system", name, "") for name in sorted(asked - own) if (TREE / "tests/system" / f"{name}.py").exists()]
     modules = {module for _, _, module, _ in on_demand}
     for boot, directory, module, among in on_demand + [entry for entry in PLAN if entry[2] not in modules]:
         sys.path.insert(0, str(TREE / "tests" / directory))

@@ -575,6 +575,7 @@ static struct wss_sample *begin_in(struct wss *w, struct cgroup_vm *g, bool emul
 
 #define ENABLED_FILE "sys/kernel/mm/lru_gen/enabled"
 #define RELEASE_FILE "proc/sys/kernel/osrelease"
+#define VMSTAT_FILE "proc/vmstat"
 #define LRU_FILE "sys/kernel/debug/lru_gen"
 
 static void put_stat(unsigned scanned, unsigned stolen)
@@ -598,6 +599,7 @@ static void test_idle_under_reclaim(void **state)
 	put(ENABLED_FILE, "0x0007\n");
 	put(RELEASE_FILE, "6.12.1\n");
 	put(LRU_FILE, LRU_TEXT);
+	put(VMSTAT_FILE, "pageoutrun 3\nallocstall_normal 5\n");
 	put_stat(10, 10);
 	struct wss_sample *s = begin_in(w, g, false, 0, "");
 	end_is(s, 0, 2048);
@@ -624,6 +626,17 @@ static void test_idle_under_reclaim(void **state)
 	put_stat(5000, 4994);
 	put(LRU_FILE, "memcg    12 /vm\n node     0\n 656 10 5 1\n node     1\n 11 1 1 1\n");
 	end_fails(s, -EBUSY, "reclaimed");
+	/* kswapd was at work, and may have aged it without a scan */
+	put(LRU_FILE, LRU_TEXT);
+	s = begin_in(w, g, false, 0, "");
+	end_is(s, 0, 2048);
+	assert_false(remembered.scanned);
+	s = begin_in(w, g, false, 0, "");
+	put(VMSTAT_FILE, "pageoutrun 4\nallocstall_normal 5\n");
+	end_fails(s, -EBUSY, "reclaimed");
+	s = begin_in(w, g, false, 0, "");
+	put(VMSTAT_FILE, "pageoutrun 4\nallocstall_normal 6\n");
+	end_is(s, 0, 2048); /* it did not */
 	/* a kernel whose aging does not see KVM guests leaves their bits alone, but not those of emulated ones */
 	put(RELEASE_FILE, "6.8.0-49-generic\n");
 	s = begin_in(w, g, false, 0, "");
