@@ -211,9 +211,10 @@ def test_libvirtd_restarts_under_load(site):
     wait_for(lambda: [entry for entry in journal("-u", "memocd", "--since", f"@{since:.6f}") if entry.get("MEMOC_EVENT") == "link-up"], 60,
              "memocd to be connected again", show=site.memocd.host)
     site.wait_managed()
-    site.memocd.memoc_text("resize", "web", "120M", "--wait", limit_s=60)  # what it asks of libvirt arrives
-    wait_for(lambda: abs(site.guests["web"].balloon_bytes() - 120 * MIB) < 2 * MIB, 30, "libvirt's own figure of web",
-             show=site.guests["web"].balloon_bytes)
+    for mib in (120, 112):  # what it asks of libvirt arrives; in the end web is pinned as it was
+        site.memocd.memoc_text("resize", "web", f"{mib}M", "--wait", limit_s=60)
+        wait_for(lambda mib=mib: abs(site.guests["web"].balloon_bytes() - mib * MIB) < 2 * MIB, 30, "libvirt's own figure of web",
+                 show=site.guests["web"].balloon_bytes)
     assert {name: guest.pid for name, guest in site.guests.items()} == pids and site.memocd.pid == pid
     site.guests["db"].virsh("domstate")
     site.assert_adopted()
