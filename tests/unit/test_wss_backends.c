@@ -655,7 +655,21 @@ static void test_idle_under_reclaim(void **state)
 	s = begin_in(w, g, false, 0, "");
 	end_is(s, 0, 2048);
 	assert_false(remembered.scanned);
-	/* v1 does not count scans: the generations tell, where they can be read */
+	assert_null(wss_close(w));
+	cgroup_vm_close(g);
+}
+
+/* v1 does not count scans: the generations tell, where they can be read. */
+static void test_idle_under_reclaim_v1(void **state)
+{
+	struct cgroup_vm *g = fake_group("4194304\n");
+	struct wss_sample *s;
+	struct wss *w;
+
+	usual_pages();
+	w = open_it(WSS_IDLE);
+	put(ENABLED_FILE, "0x0007\n");
+	put(RELEASE_FILE, "6.12.1\n");
 	put("vm/memory.stat", "anon 1\nfile 0\nshmem 0\n");
 	put(LRU_FILE, "");
 	assert_null(begin_in(w, g, false, -EOPNOTSUPP, "mount debugfs"));
@@ -986,6 +1000,7 @@ int main(void)
 		ON_ROOT(test_damon_cannot_watch_processes),
 		ON_ROOT(test_damon_cancelled),
 		ON_IDLE_TREE(test_idle_under_reclaim),
+		ON_IDLE_TREE(test_idle_under_reclaim_v1),
 		cmocka_unit_test(test_lru_text),
 		ON_ROOT(test_lru_probe),
 		ON_ROOT(test_refault_probe),
