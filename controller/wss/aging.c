@@ -27,17 +27,18 @@ static int read_generation(const char *root, const char *path, uint64_t *ret)
 /* Wake-ups of kswapd and direct reclaim, of /proc/vmstat. −errno. */
 static int read_host_reclaims(const char *root, uint64_t *ret)
 {
-	static const char *const keys[] = {"pageoutrun", "allocstall_dma", "allocstall_dma32", "allocstall_normal",
-					   "allocstall_movable"};
+	static const char *const zones[] = {"allocstall_dma", "allocstall_dma32", "allocstall_normal",
+					    "allocstall_movable"};
 	char text[16384];
 	uint64_t value;
 	ssize_t n = wss_read_text(root, "/proc/vmstat", text, sizeof(text));
 
 	if (n < 0)
 		return (int)n;
-	*ret = 0;
-	for (size_t i = 0; i < ARRAY_SIZE(keys); i++)
-		*ret += kernfile_field(text, keys[i], &value) == 0 ? value : 0;
+	if (kernfile_field(text, "pageoutrun", ret) < 0)
+		return -ENODATA;
+	for (size_t i = 0; i < ARRAY_SIZE(zones); i++) /* a kernel has those that its machine can have */
+		*ret += kernfile_field(text, zones[i], &value) == 0 ? value : 0;
 	return 0;
 }
 

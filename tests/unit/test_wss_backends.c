@@ -682,6 +682,13 @@ static void test_idle_under_reclaim_v1(void **state)
 	s = begin_in(w, NULL, false, 0, "");
 	put(LRU_FILE, "");
 	end_fails(s, -EBUSY, "reclaimed"); /* it cannot be told any more */
+	/* nor is it known where the host does not say whether it reclaims */
+	put_stat(1, 1);
+	put(VMSTAT_FILE, "allocstall_normal 6\n");
+	assert_null(begin_in(w, g, false, -EOPNOTSUPP, "mount debugfs"));
+	put(VMSTAT_FILE, "pageoutrun 4\nallocstall_normal 6\n");
+	s = begin_in(w, g, false, 0, "");
+	end_is(s, 0, 2048);
 	assert_null(wss_close(w));
 	cgroup_vm_close(g);
 }
