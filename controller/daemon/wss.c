@@ -188,6 +188,17 @@ static void take_instead(struct entry *e, bool reclaimed)
 	e->wss_instead = e->wss_reclaimed < 2 ? 0 : min_u64(1U << min_u64(e->wss_reclaimed - 2, 8), INSTEAD_READINGS);
 }
 
+/* same_ram() looks for what the XML told of at the begin: it does not see a DIMM more, or takes it for another reason. */
+static void plugged_meanwhile(struct member *b, const struct entry *e)
+{
+	bool same = e->facts.max_bytes == b->facts.max_bytes && e->facts.ram_blocks == b->facts.ram_blocks;
+
+	if (same || b->code == -ESRCH || b->code == -ECANCELED)
+		return;
+	b->code = memoc_err_set(&b->err, -EAGAIN, "its memory changed within the window: plugged or unplugged");
+	b->reading = (struct wss_reading){.cost_ns = b->reading.cost_ns};
+}
+
 static void tell_core(struct group *g)
 {
 	struct measuring *m = g->m;
@@ -196,8 +207,11 @@ static void tell_core(struct group *g)
 	for (size_t i = 0; i < g->n; i++) {
 		struct member *b = &g->list[i];
 		struct entry *e = entry_by_id(m->d, b->id);
-		struct event ev = {.type = EVENT_VM_WSS, .vm = b->id, .wss = b->reading};
+		struct event ev = {.type = EVENT_VM_WSS, .vm = b->id};
 
+		if (e)
+			plugged_meanwhile(b, e);
+		ev.wss = b->reading;
 		b->reading.cost_ns += b->extra_ns;
 		wss_settle(&m->budget, b->reckoned_ns, b->reading.cost_ns);
 		if (!e || !e->in_core || b->code == -ECANCELED)
@@ -276,7 +290,7 @@ static void same_ram(struct member *b, const struct guest_ram *before)
 		       a->offset == old->offset;
 	}
 	if (b->code == 0 && !same)
-		b->code = memoc_err_set(&b->err, -EAGAIN, "its mappings of memory changed within the window");
+		b->code = memoc_err_set(&b->err, -EAGAIN, "its memory changed within the window: mapped anew");
 	guest_ram_clear(&now);
 }
 

@@ -40,6 +40,12 @@ def clock_words():
     return f" tsc_early_khz={int(float(found[-1]) * 1000)}" if found else ""
 
 
+def pluggable_xml(memory_mib, most_mib=1024, slots=4):
+    """`extra_xml` of a guest that memory can be plugged into: libvirt wants slots and a NUMA cell."""
+    return f"<maxMemory slots='{slots}' unit='MiB'>{most_mib}</maxMemory>" \
+           f"<cpu><numa><cell id='0' cpus='0' memory='{memory_mib}' unit='MiB'/></numa></cpu>"
+
+
 ASKS_ONLY = ("report", "meminfo", "ping")  # commands that change nothing
 
 Event = collections.namedtuple("Event", "at data")  # at: time.monotonic() of the host
@@ -388,6 +394,12 @@ class Guest:
     def job(self, command, limit_s=60):
         return self.finish(self.begin(command), limit_s)
 
+    def plug(self, mib=128):
+        """A DIMM more, of a guest that was made with pluggable_xml()."""
+        path = self.directory / f"{self.name}.dimm.xml"
+        path.write_text(f"<memory model='dimm'><target><size unit='MiB'>{mib}</size><node>0</node></target></memory>", encoding="ascii")
+        self.virsh("attach-device", str(path), "--live")
+
     def report(self):
         return self.cmd("report")
 
@@ -414,4 +426,4 @@ class Guest:
         return samples
 
 
-__all__ = ["Guest", "Line", "MIB", "POLICY_NS"]
+__all__ = ["Guest", "Line", "MIB", "POLICY_NS", "pluggable_xml"]

@@ -9,6 +9,7 @@ import signal
 import subprocess
 
 import host
+from guest import pluggable_xml
 from host import MIB, wait_for
 from lab import Guest, HostSwap, Memocd, PrivateLibvirtd
 from memocd import program
@@ -278,11 +279,8 @@ def test_postcopy(pair):
 @limit(500)
 def test_plugged_memory_and_snapshot(pair):
     """A DIMM plugged while it ran is part of the map; a snapshot of its memory, which goes through the same, ends in the VM as it was."""
-    cell = f"<cpu><numa><cell id='0' cpus='0' memory='{MEMORY_MIB}' unit='MiB'/></numa></cpu>"
-    guest = pair.guest("plugged", extra_xml=f"<maxMemory slots='2' unit='MiB'>1024</maxMemory>{cell}")
-    path = pair.lab.base / "dimm.xml"
-    path.write_text("<memory model='dimm'><target><size unit='MiB'>128</size><node>0</node></target></memory>", encoding="ascii")
-    guest.virsh("attach-device", str(path), "--live")
+    guest = pair.guest("plugged", extra_xml=pluggable_xml(MEMORY_MIB))
+    guest.plug(128)
     wait_for(lambda: pair.memocd.info("plugged")["max_bytes"] == (MEMORY_MIB + 128) * MIB, 30, "memocd to know of the DIMM")
     image = pair.lab.base / "plugged.memory"
     guest.virsh("save", str(image), "--running", limit_s=120)

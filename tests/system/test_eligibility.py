@@ -3,19 +3,16 @@
 
 import pathlib
 
+from guest import pluggable_xml
 from lab import KernelSetting
 from stage import MIB, Stage, brief, host, wait_for
 
 MEMORY_MIB = 256
 DIMM_MIB = 128
 CONFIG = {"host": {"pool": "8G", "buffer": "64M"}, "policy": {"grace": "1s", "dwell": "0s"}}
-# A NUMA cell and slots: what libvirt wants before memory can be plugged.
-PLUGGABLE = f"<maxMemory slots='2' unit='MiB'>{4 * MEMORY_MIB}</maxMemory>" \
-            f"<cpu><numa><cell id='0' cpus='0' memory='{MEMORY_MIB}' unit='MiB'/></numa></cpu>"
 # Huge pages that are got when they are wanted and go with QEMU: nothing is reserved. (<locked/> takes CAP_SYS_RESOURCE.)
 SURPLUS = pathlib.Path("/proc/sys/vm/nr_overcommit_hugepages")
 HUGE = "<memoryBacking><hugepages><page size='2' unit='MiB'/></hugepages><source type='memfd'/></memoryBacking>"
-DIMM = f"<memory model='dimm'><target><size unit='MiB'>{DIMM_MIB}</size><node>0</node></target></memory>"
 
 
 class Bench(Stage):
@@ -24,7 +21,7 @@ class Bench(Stage):
     def __init__(self, lab):
         super().__init__(lab, CONFIG, swap_mib=512)
         self.memocd.start()
-        self.plug = self.guest("plug", MEMORY_MIB, stats_period=None, extra_xml=PLUGGABLE)
+        self.plug = self.guest("plug", MEMORY_MIB, stats_period=None, extra_xml=pluggable_xml(MEMORY_MIB))
         KernelSetting(lab, SURPLUS, int(SURPLUS.read_text(encoding="ascii")) + MEMORY_MIB * MIB // host.meminfo_bytes("Hugepagesize"))
         self.huge = self.guest("huge", MEMORY_MIB, extra_xml=HUGE)
         self.bare = self.guest("bare", MEMORY_MIB, balloon=False, fill=True)
@@ -52,9 +49,7 @@ def test_plugged_memory_is_noticed(bench):
     """virsh attach-device of memory: told by libvirt's event, memocd reads the XML anew and counts the VM with what it may use now."""
     before = bench.memocd.host()["committed_bytes"]
     assert bench.vm("plug")["max_bytes"] == MEMORY_MIB * MIB, bench.vm("plug")
-    device = bench.lab.base / "dimm.xml"
-    device.write_text(DIMM, encoding="ascii")
-    bench.plug.virsh("attach-device", str(device), "--live")
+    bench.plug.plug(DIMM_MIB)
     vm = bench.wait_vm("plug", lambda vm: vm["max_bytes"] == (MEMORY_MIB + DIMM_MIB) * MIB, "its new size", limit_s=10)
     assert vm["eligible"], vm
     wait_for(lambda: bench.memocd.host()["committed_bytes"] == before + DIMM_MIB * MIB, 10, "the books",

@@ -2,13 +2,14 @@
 /*
  * Working-set back-ends on files that this test fills: a pagemap, kpageflags, an idle bitmap, DAMON's tree, lru_gen's
  * text. Nothing tracks accesses here; what a kernel would change between begin and end, the test changes. The same code
- * on kernels that track: tests/bench/wss. Real here: processes, pidfds and, for the large mapping, pagemap.
+ * on kernels that track: tests/bench/wss. Real here: processes, their numbers used again, pidfds and, for the large mapping, pagemap.
  */
 #include "controller/host/cgroup_internal.h"
 #include "controller/wss/lru_gen.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -471,6 +472,21 @@ static void test_idle_refuses(void **state)
 	wss_close(w);
 }
 
+/* A process with just that number, which its last owner has left; −1 where that is not ours to ask, or it has one again. */
+static pid_t process_numbered(pid_t number)
+{
+	struct clone_args args = {.exit_signal = SIGCHLD, .set_tid = (uintptr_t)&number, .set_tid_size = 1};
+	pid_t pid = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+
+	if (pid == 0) {
+		pause();
+		_exit(0);
+	}
+	if (pid < 0 && errno != EPERM && errno != EEXIST)
+		fail_msg("no second process with number %d: %s", (int)number, strerror(errno));
+	return pid;
+}
+
 static void test_idle_process_dies(void **state)
 {
 	struct memoc_err err;
@@ -496,10 +512,15 @@ static void test_idle_process_dies(void **state)
 	assert_int_equal(wss_begin(w, &t, &s, &err), 0);
 	kill(child, SIGKILL);
 	assert_int_equal(waitpid(child, NULL, 0), child);
+	pid_t heir = process_numbered(child);
 	/* In mid-sample; and at the begin: whoever has that number now is not asked. */
 	end_fails(s, -ESRCH, "has ended");
 	assert_int_equal(wss_begin(w, &t, &other, &err), -ESRCH);
 	assert_null(other);
+	if (heir > 0) {
+		kill(heir, SIGKILL);
+		assert_int_equal(waitpid(heir, NULL, 0), heir);
+	}
 	close(pidfd);
 	wss_close(w);
 }
