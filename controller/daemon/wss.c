@@ -188,7 +188,8 @@ static void take_instead(struct entry *e, bool reclaimed)
 	e->wss_instead = e->wss_reclaimed < 2 ? 0 : min_u64(1U << min_u64(e->wss_reclaimed - 2, 8), INSTEAD_READINGS);
 }
 
-/* same_ram() looks for what the XML told of at the begin: it does not see a DIMM more, or takes it for another reason. */
+/* same_ram() looks for what the XML told of at the begin: it does not see a DIMM more, or takes it for another reason.
+ */
 static void plugged_meanwhile(struct member *b, const struct entry *e)
 {
 	bool same = e->facts.max_bytes == b->facts.max_bytes && e->facts.ram_blocks == b->facts.ram_blocks;

@@ -2,7 +2,8 @@
 /*
  * Working-set back-ends on files that this test fills: a pagemap, kpageflags, an idle bitmap, DAMON's tree, lru_gen's
  * text. Nothing tracks accesses here; what a kernel would change between begin and end, the test changes. The same code
- * on kernels that track: tests/bench/wss. Real here: processes, their numbers used again, pidfds and, for the large mapping, pagemap.
+ * on kernels that track: tests/bench/wss. Real here: processes, their numbers used again, pidfds and, for the large
+ * mapping, pagemap.
  */
 #include "controller/host/cgroup_internal.h"
 #include "controller/wss/lru_gen.h"
@@ -472,7 +473,8 @@ static void test_idle_refuses(void **state)
 	wss_close(w);
 }
 
-/* A process with just that number, which its last owner has left; −1 where that is not ours to ask, or it has one again. */
+/* A process with just that number, which its last owner has left; −1 where that is not ours to ask, or it has one
+ * again. */
 static pid_t process_numbered(pid_t number)
 {
 	struct clone_args args = {.exit_signal = SIGCHLD, .set_tid = (uintptr_t)&number, .set_tid_size = 1};
