@@ -182,13 +182,15 @@ def as_user(name, *words, groups=()):
 
 @limit(120)
 def test_permissions(site):
-    """Nobody in particular gets EACCES; a member of libvirt lists and may not change; one of libvirt and memoc may do both."""
+    """Nobody in particular gets EACCES, nor does a member of memoc alone get in; one of libvirt lists and may not change; one of both
+    may do both."""
     assert oct(site.memocd.socket.stat().st_mode & 0o7777) == "0o660" and site.memocd.socket.group() == "libvirt"
-    for user, groups in (("stranger", []), ("looker", ["libvirt"]), ("changer", ["libvirt", "memoc"])):
+    for user, groups in (("stranger", []), ("half", ["memoc"]), ("looker", ["libvirt"]), ("changer", ["libvirt", "memoc"])):
         run(["useradd", "--no-create-home", "--user-group", *(["--groups", ",".join(groups)] if groups else []), user])
     try:
-        refused = as_user("stranger", "memoc", "list")
-        assert refused.returncode == 3 and "no permission to open" in refused.stderr, refused
+        for user, groups in (("stranger", ("stranger",)), ("half", ("half", "memoc"))):
+            refused = as_user(user, "memoc", "list", groups=groups)
+            assert refused.returncode == 3 and "no permission to open" in refused.stderr, (user, refused)
         listed = as_user("looker", "memoc", "--json", "list", groups=("looker", "libvirt"))
         assert listed.returncode == 0 and '"web"' in listed.stdout, listed
         for words in (("set", "web", "weight=150"), ("resize", "web", "100M"), ("hold", "web"), ("drain", "web")):
@@ -199,7 +201,7 @@ def test_permissions(site):
         assert allowed.returncode == 0, allowed
         assert "150" in site.memocd.memoc_text("get", "web")
     finally:
-        for user in ("stranger", "looker", "changer"):
+        for user in ("stranger", "half", "looker", "changer"):
             run(["userdel", user], check=False)
 
 
