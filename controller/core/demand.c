@@ -471,15 +471,19 @@ static void estimate_headroom(struct vm *vm, const struct core_config *c)
 /*
  * A guest's own low watermark is 1.25 times its min_free_kbytes, four times the square root of its memory in KiB
  * (calculate_min_free_kbytes of mm/page_alloc.c): 3.6 MiB of 512 MiB, 29 MiB of 32 GiB. MemAvailable is what is above;
- * about as much again is low, never less than 8 MiB. A share of its memory would be 640 MiB of 40 GiB, which the
+ * as much again is low, 8 MiB of 2 GiB and never less. A share of its memory would be 640 MiB of 40 GiB, which the
  * neediest of a short host lack. Well below the headroom: a VM that has just what it needs would be needy else, grow,
  * be greedy, shrink to its need, and be needy again.
  */
 uint64_t vm_low_usable_bytes(const struct vm *vm)
 {
-	uint64_t low = 8 * MIB;
-	for (uint64_t max = vm->facts.max_bytes / 4; max > 512 * MIB; max /= 4)
+	uint64_t low = 8 * MIB, of = 2 * GIB, max = vm->facts.max_bytes;
+
+	/* The root at each fourfold, a straight line between. */
+	for (; max / 4 > of; of *= 4)
 		low *= 2;
+	if (max > of)
+		low += mul_div_u64(low, (max - of) / 3, of);
 	return max_u64(8 * MIB, min_u64(low, vm->headroom_bytes / 4));
 }
 

@@ -359,7 +359,7 @@ static uint64_t used_lately(const struct vm *vm, uint64_t now_ms, uint64_t look_
 
 uint64_t vm_least_headroom_bytes(const struct vm *vm)
 {
-	return min_u64(vm->headroom_bytes / 8 * 5, max_u64(vm_low_usable_bytes(vm) / 4 * 5, 16 * MIB));
+	return min_u64(vm->headroom_bytes / 8 * 5, vm_low_usable_bytes(vm) / 4 * 5);
 }
 
 /*

@@ -14,6 +14,7 @@ import collections
 import os
 import pathlib
 import re
+import resource
 import statistics
 import subprocess
 import threading
@@ -146,7 +147,6 @@ class Rest:
         guest.job("use 0")
         with Watch(guest, "idle", window_ms, pages=guest.memory_mib * MIB // PAGE_BYTES) as watch:
             taken = [watch.window() for _ in range(windows)]
-            self.aligned = watch.start % HUGE_BYTES == 0
             self.huge = watch.of_ram("AnonHugePages", "ShmemPmdMapped") / watch.of_ram("Rss")  # share of what is there
         unknown = [window.why for window in taken if window.read is None]
         if unknown:
@@ -196,6 +196,41 @@ class Errors:
                f"{max(self.off, key=abs):+6.1%} {statistics.median(self.cost_ms):7.1f}"
 
     HEAD = "   n unkn.  ±2 %   ±5 %    mean   most cost ms"
+
+
+class Layout:
+    """Where the memory of QEMUs comes to lie that libvirtd starts meanwhile. Shared memory is backed by huge pages only where it is
+    mapped at a multiple of their size, and QEMU takes what address the kernel gives. Without randomness that is the same each time,
+    less what the stack may grow to (mmap_base() of arch/x86/mm/mmap.c), a limit that libvirtd's children inherit."""
+
+    RANDOM = pathlib.Path("/proc/sys/kernel/randomize_va_space")
+    STACK_BYTES = 256 * MIB  # of less the kernel takes no notice
+
+    def __init__(self, libvirtd_pid):
+        self.pid, self.lower_bytes = libvirtd_pid, 0
+
+    def lower(self, by_bytes):
+        self.lower_bytes += by_bytes
+        resource.prlimit(self.pid, resource.RLIMIT_STACK, (self.STACK_BYTES + self.lower_bytes, resource.RLIM_INFINITY))
+
+    def __enter__(self):
+        self.before = self.RANDOM.read_text(encoding="ascii"), resource.prlimit(self.pid, resource.RLIMIT_STACK)
+        self.RANDOM.write_text("0", encoding="ascii")
+        self.lower(0)
+        return self
+
+    def __exit__(self, *_):
+        self.RANDOM.write_text(self.before[0], encoding="ascii")
+        resource.prlimit(self.pid, resource.RLIMIT_STACK, self.before[1])
+
+
+def shared_ram_offset(pid, size_bytes):
+    """How far above a multiple of a huge page a QEMU has mapped its shared memory of this size."""
+    for line in pathlib.Path(f"/proc/{pid}/maps").read_text(encoding="ascii", errors="replace").splitlines():
+        start, end = (int(word, 16) for word in line.split()[0].split("-"))
+        if "memfd:" in line and end - start == size_bytes:
+            return start % HUGE_BYTES
+    raise LabError(f"QEMU {pid} has no shared memory of {size_bytes} bytes")
 
 
 class HugePages:

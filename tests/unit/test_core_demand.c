@@ -323,14 +323,16 @@ static void low_usable_grows_with_the_root_of_its_memory(void **state)
 	(void)state;
 	static const struct {
 		uint64_t max_bytes, low_bytes;
-	} cases[] = {{256 * MIB, 8 * MIB}, {2 * GIB, 8 * MIB},	  {2 * GIB + 4, 16 * MIB},
-		     {32 * GIB, 32 * MIB}, {128 * GIB, 64 * MIB}, {UINT64_MAX, 8 * MIB << 17}};
+	} cases[] = {{256 * MIB, 8 * MIB}, {2 * GIB, 8 * MIB},	 {5 * GIB, 12 * MIB},  {8 * GIB, 16 * MIB},
+		     {20 * GIB, 24 * MIB}, {32 * GIB, 32 * MIB}, {128 * GIB, 64 * MIB}};
 	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
 		struct vm vm = {.facts.max_bytes = cases[i].max_bytes, .headroom_bytes = UINT64_MAX};
 		assert_int_equal(vm_low_usable_bytes(&vm), cases[i].low_bytes);
 		vm.headroom_bytes = 40 * MIB;
 		assert_in_range(vm_low_usable_bytes(&vm), 8 * MIB, 10 * MIB);
 	}
+	struct vm vast = {.facts.max_bytes = UINT64_MAX, .headroom_bytes = UINT64_MAX};
+	assert_in_range(vm_low_usable_bytes(&vast), 600 * GIB, 800 * GIB);
 }
 
 static void past_levels_are_kept(void **state)

@@ -400,7 +400,7 @@ static void where_the_host_is_short_little_is_worth_a_shrink(void **state)
 	struct vm *vm = kit_add(k, 1, GIB);
 	kit_sample(k, 1, GIB, LIMIT_NONE, 0);
 	for (int i = 0; i < 3; i++)
-		kit_stats(k, 1, GIB, 22 * MIB);
+		kit_stats(k, 1, GIB, 16 * MIB);
 	kit_tick(k, 1000);
 	assert_true(core_books(k->core)->level >= LEVEL_HARD);
 	assert_false(vm->needy);
