@@ -989,6 +989,20 @@ uint64_t core_spare_bytes(const struct core *c, vm_id id, const char **ret_why)
 	return vm ? vm_spare_bytes(vm, &x, ret_why) : 0;
 }
 
+const char *core_probe_forbidden_why(const struct core *c, const struct vm *vm)
+{
+	const struct vm_ctx x = {
+		.config = &c->config, .host = &c->host, .swap_low = c->books.swap_low, .now_ms = c->now_ms};
+
+	if (c->config.observe)
+		return "memocd only observes";
+	if (vm->held || vm->drained || c->hold_all)
+		return "held: nothing is taken from it";
+	if (vm->needy)
+		return "in need: nothing is taken from it";
+	return vm_limit_forbidden_why(vm, &x);
+}
+
 void core_admit(const struct core *c, vm_id except, uint64_t max_bytes, uint64_t min_bytes, uint64_t overhead_bytes,
 		uint64_t *ret_missing_bytes)
 {

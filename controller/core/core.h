@@ -90,6 +90,9 @@ void core_admit(const struct core *c, vm_id except, uint64_t max_bytes, uint64_t
  */
 uint64_t core_spare_bytes(const struct core *c, vm_id vm, const char **ret_why);
 
+/* Why nothing of its memory may be taken just to learn whether it is wanted back (wss: refault); NULL where it may. */
+const char *core_probe_forbidden_why(const struct core *c, const struct vm *vm);
+
 /* `memoc explain`: the terms of the formula as they stand, each with a sentence. */
 struct explain_term {
 	char name[32];

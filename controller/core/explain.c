@@ -73,10 +73,10 @@ static void explain_wss(struct terms *t, const struct vm *vm, uint64_t now_ms)
 		term(t, "wss", false, 0, "unknown: %s", r->known ? "the last reading is too old" : r->why);
 	else
 		term(t, "wss", true, vm_wss_bytes(vm), "touched, ± %llu MiB, by %s, %.0f s old%s%s",
-		     (unsigned long long)(r->error_bytes / MIB), wss_backend_name(r->backend),
+		     (unsigned long long)(vm_wss_error_bytes(vm) / MIB), wss_backend_name(r->backend),
 		     seconds_since(now_ms, vm->wss_average.ms),
 		     r->known ? "" : "; since then: ", r->known ? "" : r->why);
-	if (vm->wss_overclaims)
+	if (vm_wss_overclaims(vm, now_ms))
 		term(t, "claim", true, vm_size_bytes(vm), "it says it is in need, and touches less than half of this");
 	else if (known && vm->wss_underclaims)
 		term(t, "claim", true, vm->used_bytes, "what it says it uses; it touches more, which counts");

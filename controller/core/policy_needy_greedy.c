@@ -28,7 +28,8 @@ uint64_t vm_credit_bytes(const struct vm *vm, const struct books *b)
 
 bool vm_doubted(const struct vm *vm, const struct books *b)
 {
-	return vm->needy && (vm->insatiable || vm->wss_overclaims) && vm_size_bytes(vm) > vm_credit_bytes(vm, b);
+	return vm->needy && (vm->insatiable || vm_wss_overclaims(vm, vm->estimate_ms)) &&
+	       vm_size_bytes(vm) > vm_credit_bytes(vm, b);
 }
 
 static int by_need(const void *a, const void *b)

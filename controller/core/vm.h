@@ -405,8 +405,11 @@ void vm_forget_wss(struct vm *vm, uint64_t now_ms);
 void vm_wss_new_claim(struct vm *vm);
 /* Is there an estimate that is still believed? Until vm_wss_until_ms(). */
 bool vm_wss_known(const struct vm *vm, uint64_t now_ms);
-uint64_t vm_wss_until_ms(const struct vm *vm); /* NEVER_MS: nothing is known that could become old */
-uint64_t vm_wss_bytes(const struct vm *vm);    /* the average; at most its maximum */
+uint64_t vm_wss_until_ms(const struct vm *vm);	  /* NEVER_MS: nothing is known that could become old */
+uint64_t vm_wss_bytes(const struct vm *vm);	  /* the average; at most its maximum */
+uint64_t vm_wss_error_bytes(const struct vm *vm); /* of that: the last reading's, and how far the average is from it */
+/* It claims to be in need, and what was measured, and is still believed, says that it is not. */
+bool vm_wss_overclaims(const struct vm *vm, uint64_t now_ms);
 
 /* ---- estimators (demand.c) ---- */
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s);

@@ -46,6 +46,18 @@ uint64_t vm_wss_bytes(const struct vm *vm)
 	return min_u64(wss_average_bytes(&vm->wss_average), vm->facts.max_bytes);
 }
 
+uint64_t vm_wss_error_bytes(const struct vm *vm)
+{
+	uint64_t average = vm_wss_bytes(vm), last = min_u64(vm->wss.wss_bytes, vm->facts.max_bytes);
+	uint64_t apart = average > last ? average - last : last - average;
+	return min_u64(add_sat_u64(vm->wss.error_bytes, apart), vm->facts.max_bytes);
+}
+
+bool vm_wss_overclaims(const struct vm *vm, uint64_t now_ms)
+{
+	return vm->wss_overclaims && vm_wss_known(vm, now_ms);
+}
+
 /*
  * Of what it has. A guest that swaps in earnest has turned all of its memory over within a window; half is left for
  * memory of its kernel's own and for what its swap has no room for.

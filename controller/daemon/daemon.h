@@ -91,8 +91,9 @@ struct entry {
 	uint64_t wss_asked_ms;	   /* when its working set was last begun to be measured; 0 = never */
 	uint64_t wss_cost_ns;	   /* of the last reading; 0 = not known */
 	bool wss_none_told;
-	unsigned wss_reclaimed; /* windows in a row in which its pages were reclaimed */
-	unsigned wss_instead;	/* so many readings by the second back-end are to come, for that */
+	const char *wss_not_why; /* told last: why it is not measured; NULL: it is */
+	unsigned wss_reclaimed;	 /* windows in a row in which its pages were reclaimed */
+	unsigned wss_instead;	 /* so many readings by the second back-end are to come, for that */
 	uint64_t last_update_s;
 	unsigned unchanged_reads, phase_reads;
 	struct memoc_err stats_err; /* last failure of a statistics read, "" = none */

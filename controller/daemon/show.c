@@ -76,7 +76,7 @@ static void show_sizes(struct json_writer *w, struct daemon *d, const struct vm 
 	bytes_or_null(w, "usable_bytes", stats, vm->stats.usable_bytes);
 	bool wss = vm_wss_known(vm, now_ms());
 	bytes_or_null(w, "wss_bytes", wss, vm_wss_bytes(vm));
-	bytes_or_null(w, "wss_error_bytes", wss, vm->wss.error_bytes);
+	bytes_or_null(w, "wss_error_bytes", wss, vm_wss_error_bytes(vm));
 	jw_u64(w, "need_bytes", vm->need_bytes);
 	jw_u64(w, "greedy_bytes", vm->greedy_bytes);
 }

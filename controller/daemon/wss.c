@@ -17,6 +17,7 @@
 #define REOPEN_MS 300000 /* where nothing works, or it broke: perhaps it is another user who has gone by then */
 #define COST_GUESS_NS 15000000
 #define FREE_MS 2000
+#define LATE_MS 1000	   /* and half a window: so much later than it was to end a window may end */
 #define INSTEAD_READINGS 4 /* at most so many by the second back-end, before the better one is tried again */
 
 /* One VM in a group. */
@@ -309,13 +310,32 @@ static void end_member(struct member *b)
 		b->code = wss_end(s, &b->reading, &b->err);
 }
 
+/*
+ * What is touched in a longer time is more: nobody's working set of a window. DAMON has windows of its own, whenever it
+ * is asked for the last.
+ */
+static void in_time(const struct group *g, struct member *b, uint64_t ended_ms)
+{
+	uint64_t took_ms = ended_ms - g->begun_ms;
+
+	if (b->code < 0 || wss_kind(g->wss) == WSS_DAMON || took_ms <= g->window_ms / 2 * 3 + LATE_MS)
+		return;
+	b->code =
+		memoc_err_set(&b->err, -EAGAIN, "its window became %.1f s long: memocd, or who reads, was kept waiting",
+			      (double)took_ms / 1000);
+	b->reading = (struct wss_reading){.cost_ns = b->reading.cost_ns};
+}
+
 static void end_run(void *arg, void **worker)
 {
 	struct group *g = arg;
 
 	g->code = wss_collect(g->wss, &g->err);
-	for (size_t i = 0; i < g->n; i++)
+	uint64_t collected_ms = now_ms();
+	for (size_t i = 0; i < g->n; i++) {
 		end_member(&g->list[i]);
+		in_time(g, &g->list[i], wss_in_rounds(g->wss) ? collected_ms : now_ms());
+	}
 }
 
 /* ---- loop ---- */
@@ -422,7 +442,23 @@ static bool worth_measuring(const struct measuring *m, const struct entry *e)
 	const struct vm *vm = e->in_core && e->attach && e->has_xml ? core_vm(m->d->core, e->id) : NULL;
 
 	return vm && e->running && !e->paused && vm->state >= VM_STEADY && vm->state <= VM_GROWING_BALLOON &&
-	       e->facts.ineligible != DOM_HUGEPAGES && !measured(m, e->id);
+	       !measured(m, e->id);
+}
+
+/* Why it is not measured, however long one waits; NULL where it is. */
+static const char *not_measured_why(const struct measuring *m, const struct entry *e)
+{
+	const struct vm *vm = core_vm(m->d->core, e->id);
+
+	if (!vm)
+		return NULL;
+	if (e->facts.ineligible == DOM_HUGEPAGES)
+		return "its memory is reserved huge pages, which the kernel does not track";
+	if (vm->state == VM_FIXED)
+		return "not measured: it is never resized";
+	if (!e->attach)
+		return "its process is not known";
+	return wss_kind(m->wss) == WSS_REFAULT ? core_probe_forbidden_why(m->d->core, vm) : NULL;
 }
 
 /* What a reading may show: all that a VM has where its guest says nothing or asks for more, else what it could give. */
@@ -433,6 +469,26 @@ static uint64_t gain_of(const struct measuring *m, const struct vm *vm)
 	return !told || vm->needy ? vm_size_bytes(vm) : vm->greedy_bytes;
 }
 
+/* So that `memoc explain` can say why nothing is known. */
+static void tell_why(struct measuring *m, struct entry *e, enum wss_backend backend, const char *why)
+{
+	struct event ev = {.type = EVENT_VM_WSS, .vm = e->id, .wss = {.backend = backend, .began_ms = now_ms()}};
+
+	snprintf(ev.wss.why, sizeof(ev.wss.why), "%s", why);
+	daemon_post(m->d, ev);
+}
+
+/* Whether it is measured; if not, why is told once. */
+static bool tell_not_measured(struct measuring *m, struct entry *e)
+{
+	const char *why = e->in_core ? not_measured_why(m, e) : NULL;
+
+	if (why && why != e->wss_not_why)
+		tell_why(m, e, wss_kind(m->wss), why);
+	e->wss_not_why = why;
+	return !why;
+}
+
 static void choose(struct measuring *m)
 {
 	struct daemon *d = m->d;
@@ -441,7 +497,7 @@ static void choose(struct measuring *m)
 	uint64_t now = now_ms(), period_ms = PERIOD_WINDOWS * d->config.wss_window_ms;
 
 	for (struct entry *e = d->entries; e && wishes && n < most; e = e->next) {
-		if (!worth_measuring(m, e))
+		if (!tell_not_measured(m, e) || !worth_measuring(m, e))
 			continue;
 		wishes[n++] = (struct wss_wish){.vm = e->id,
 						.age_ms = e->wss_asked_ms ? now - e->wss_asked_ms : UINT64_MAX,
@@ -464,15 +520,6 @@ static void choose(struct measuring *m)
 	}
 	if (round)
 		begin_group(m, m->wss, wishes, round);
-}
-
-/* So that `memoc explain` can say why nothing is known. */
-static void tell_why(struct measuring *m, struct entry *e, enum wss_backend backend, const char *why)
-{
-	struct event ev = {.type = EVENT_VM_WSS, .vm = e->id, .wss = {.backend = backend, .began_ms = now_ms()}};
-
-	snprintf(ev.wss.why, sizeof(ev.wss.why), "%s", why);
-	daemon_post(m->d, ev);
 }
 
 /* Once a VM. */
@@ -563,8 +610,10 @@ void measuring_configure(struct measuring *m)
 		if (!g->working)
 			group_free(g);
 	}
-	for (struct entry *e = m->d->entries; e; e = e->next)
+	for (struct entry *e = m->d->entries; e; e = e->next) {
 		e->wss_none_told = false;
+		e->wss_not_why = NULL;
+	}
 }
 
 void measuring_count(struct measuring *m, struct workpool_counts *counts)

@@ -25,6 +25,10 @@ struct wss_ops {
 };
 extern const struct wss_ops wss_idle, wss_damon, wss_lru, wss_refault, wss_idle_host;
 
+/* Of its own and in use: some of the 60 MiB that a QEMU has without its code buffer. For what counts a cgroup's pages.
+ */
+#define WSS_QEMU_BYTES (32 * MIB)
+
 /* damon.c: ends what a memocd that was killed had running there, whatever this one will use. */
 void wss_damon_clear_left(const char *root);
 

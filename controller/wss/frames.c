@@ -16,6 +16,7 @@
 #define KPF_HWPOISON KPF(19)
 #define KPF_NOPAGE KPF(20)
 #define KPF_KSM KPF(21)
+#define KPF_THP KPF(22)
 #define KPF_ZERO_PAGE KPF(24)
 
 #define ORDER_MOST 18 /* of 1 GiB */
@@ -38,7 +39,8 @@ static enum frame_kind kind_of(uint64_t flags)
 		return FRAME_ABSENT;
 	if (flags & KPF_HUGE)
 		return FRAME_HUGETLB;
-	return flags & KPF_LRU ? FRAME_TRACKED : FRAME_UNTRACKED;
+	/* One that KSM has merged is others', too: their accesses, and what measures them, are seen in its bits. */
+	return (flags & (KPF_LRU | KPF_KSM)) == KPF_LRU ? FRAME_TRACKED : FRAME_UNTRACKED;
 }
 
 /*
@@ -79,7 +81,8 @@ static int judge(int kpageflags, struct frame *f, uint64_t flags)
 	f->head = head;
 	f->kind = kind_of(flags);
 	f->swap_backed = (flags & KPF_SWAPBACKED) != 0;
-	f->sole = (flags & (KPF_ANON | KPF_KSM)) == KPF_ANON;
+	f->sole = (flags & KPF_ANON) != 0;
+	f->huge = (flags & KPF_THP) != 0;
 	return 0;
 }
 

@@ -170,8 +170,8 @@ static bool is_shared(const struct guest_ram *ram, uint64_t page, size_t *at)
 /*
  * A frame that bears its bit still is the page's still: one that is freed loses it. So only the others are looked up
  * again, which is the dearest part. And these: parts of huge pages, which have a bit of their own once they were split
- * off; and frames that live on without the page, once it was written to and got a copy: KSM's, and a file's that is
- * mapped privately.
+ * off; and frames that live on without the page, once it was written to and got a copy: a file's that is mapped
+ * privately.
  */
 static int look_again(const struct idle *idle, const struct idle_sample *i, const struct guest_ram *ram,
 		      struct page *ret, struct memoc_err *err)
@@ -220,6 +220,13 @@ struct count {
 	uint64_t accessed, known;
 };
 
+/* khugepaged copies idle pages and used ones into a huge page, which bears no mark: what it shows is no access of this
+ * page. */
+static bool collapsed(const struct frame *was, const struct frame *now)
+{
+	return was->kind == FRAME_TRACKED && now->kind == FRAME_TRACKED && !was->huge && now->huge;
+}
+
 static struct count count(const struct idle_sample *i, const struct page *now)
 {
 	struct count c = {0};
@@ -228,6 +235,7 @@ static struct count count(const struct idle_sample *i, const struct page *now)
 		enum frame_kind was = i->frames[k].kind, is = now[k].now.kind;
 		bool judged = is == FRAME_ABSENT || (is == FRAME_TRACKED && was != FRAME_UNTRACKED) ||
 			      (is == FRAME_UNTRACKED && was == FRAME_ABSENT);
+		judged &= now[k].idle || !collapsed(&i->frames[k], &now[k].now);
 
 		c.known += judged;
 		c.accessed += judged && is != FRAME_ABSENT && !(is == FRAME_TRACKED && now[k].idle);

@@ -2,9 +2,9 @@
 /*
  * For kernels that have nothing else: a little of what the VM has in memory is reclaimed, coldest first by the kernel's
  * own LRU, and after the window is counted how much of it came back (workingset_refault_anon). As long as nothing comes
- * back the working set is smaller than what is left, by how much is not known: no reading. Where much comes back the
- * edge is found: what is in memory then is in use. Steps are small, grow while nothing comes back and fall to the least
- * at the edge, as senpai does it (facebookincubator/senpai).
+ * back the working set is smaller than what is left, by how much is not known: no reading. Where much comes back, or
+ * the VM waits for memory (pressure, cgroup v2), the edge is found: what is in memory then is in use. Steps are small,
+ * grow while nothing comes back and fall to the least at the edge, as senpai does it (facebookincubator/senpai).
  *
  * It changes what it measures: what was reclaimed is in swap afterwards. Counts what is charged to the cgroup, so
  * QEMU's own memory in use too.
@@ -12,6 +12,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "common/clock.h"
 #include "controller/host/cgroup.h"
 #include "controller/host/kernfile.h"
 #include "controller/wss/backend.h"
@@ -27,10 +28,11 @@
 /* Of what was taken, this part back within the window is the edge; under this part nothing worth mentioning came. */
 #define EDGE 0.5
 #define CALM 0.1
+#define STALL 0.01 /* it waits for memory so much of the window (v2): what was taken is missed */
 struct refault_sample {
 	struct wss_memory *memory, forgotten;
 	struct vm_host_sample before;
-	uint64_t taken_bytes;
+	uint64_t taken_bytes, began_ms;
 };
 
 static int probe(const char *root, struct memoc_err *why)
@@ -76,10 +78,19 @@ static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s
 	if (!own->before.has_refaults)
 		return memoc_err_set(err, -EOPNOTSUPP,
 				     "this kernel does not count what comes back (workingset_refault_anon, Linux 5.9)");
+	own->began_ms = now_ms();
 	own->memory->step_bytes = step_of(own->memory, own->before.resident_bytes);
 	r = cgroup_vm_reclaim(s->cgroup, own->memory->step_bytes, RECLAIM_MS, &own->taken_bytes, err);
 	/* Not all of it is no failure: nothing cold is left, which is what is to be found. */
 	return r < 0 && r != -EAGAIN && r != -EBUSY ? r : 0;
+}
+
+static double stall_share(const struct refault_sample *own, const struct vm_host_sample *now)
+{
+	uint64_t window_us = (now_ms() - own->began_ms) * 1000;
+	bool known = own->before.has_psi && now->has_psi && window_us;
+
+	return known ? (double)sub_sat_u64(now->psi_some_us, own->before.psi_some_us) / (double)window_us : 0;
 }
 
 static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err)
@@ -94,20 +105,23 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 	uint64_t back = (now.refaults - own->before.refaults) * WSS_PAGE_BYTES;
 	double part = own->taken_bytes ? (double)back / (double)own->taken_bytes : 1;
 	bool less = own->taken_bytes < m->step_bytes / 4; /* reclaim found hardly anything: all is young */
-	bool edge = (less || part >= EDGE) && back <= (uint64_t)(GROWTH * (double)max_u64(own->taken_bytes, MIB));
+	bool stalls = stall_share(own, &now) >= STALL;
+	bool edge =
+		(less || stalls || part >= EDGE) && back <= (uint64_t)(GROWTH * (double)max_u64(own->taken_bytes, MIB));
 	uint64_t step = m->step_bytes;
 
 	m->edges = edge ? m->edges + 1 : 0;
 	m->step_bytes = edge || part > GROWTH ? 0 : part < CALM ? step * 2 : step;
 	if (m->edges < EDGES_WANTED)
-		return memoc_err_set(err, -EAGAIN, "at most %llu MiB: of %llu MiB reclaimed %.0f %% came back, %s",
+		return memoc_err_set(err, -EAGAIN, "at most %llu MiB: of %llu MiB reclaimed %.0f %% came back, %s%s",
 				     (unsigned long long)(now.resident_bytes / MIB),
 				     (unsigned long long)(own->taken_bytes / MIB), part * 100,
+				     stalls ? "it waits for memory, " : "",
 				     part > GROWTH ? "it grows"
 				     : edge	   ? "once more to be sure"
 						   : "no edge is found yet");
 	ret->wss_bytes = min_u64(now.resident_bytes, s->ram.bytes);
-	ret->error_bytes = max_u64(step, now.resident_bytes / 20);
+	ret->error_bytes = add_sat_u64(WSS_QEMU_BYTES, max_u64(step, now.resident_bytes / 20));
 	return 0;
 }
 

@@ -22,6 +22,7 @@ from memocd import Memocd, config_text
 
 HOOKS = pathlib.Path("/etc/libvirt/hooks")
 DEB = pathlib.Path("/lab/memoc.deb")
+BAD_CONFIG = pathlib.Path("/etc/memoc/memoc.conf.d/90-bad.conf")
 BASE = pathlib.Path("/var/lib/memoc-lab/site")
 MEMORY_MIB = 160
 REST_S = 5  # a limit that has not moved for so long has followed what it follows

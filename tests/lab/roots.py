@@ -187,7 +187,8 @@ def furnish(root):
 def root_image(flavour, deb, say=print):
     """Path of an ext4 image without memoc, but with all that its package depends on."""
     packages = sorted({*HOST_PACKAGES, *dependencies(deb)})
-    directory = cache_dir() / f"lab-root-{flavour}-{digest_of(*packages, UNIT, *MASKED, IMAGE_SIZE, *LEFT_OUT)}"
+    depends = run(["dpkg-deb", "-f", str(deb), "Pre-Depends", "Depends"])  # with versions: an older image may not do for it
+    directory = cache_dir() / f"lab-root-{flavour}-{digest_of(*packages, depends, UNIT, *MASKED, IMAGE_SIZE, *LEFT_OUT)}"
 
     def make(temporary):
         root = temporary / "root"

@@ -97,3 +97,7 @@ def test_memocds_own_profile(site):
     site.check()
     refused = [line for line in denied(since) if "memocd" in line]
     assert not refused, refused
+    # That nothing was refused says something only where a refusal would have been seen.
+    secret = run(["aa-exec", "-p", "memocd", "--", "/usr/sbin/memocd", "--check-config", "--config", "/etc/shadow"], check=False)
+    assert secret.returncode != 0, secret
+    wait_for(lambda: any("/etc/shadow" in line for line in denied(since)), 30, "a refusal to be seen", show=lambda: denied(since))

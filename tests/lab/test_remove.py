@@ -4,9 +4,10 @@
 import pathlib
 import re
 
+import host
 from host import MIB
 from run import limit
-from installed import DEB, HOOKS, Site, foreign_hooks, installed, plant_foreign_hooks, run, systemctl, unit, wait_for
+from installed import BAD_CONFIG, DEB, HOOKS, Site, foreign_hooks, installed, plant_foreign_hooks, run, systemctl, unit, wait_for
 
 LEFT_BEHIND = ["/run/memoc", "/var/lib/memoc", "/etc/memoc", "/usr/sbin/memocd", "/usr/sbin/memoc-hook", "/usr/bin/memoc",
                "/etc/libvirt/hooks/qemu.d/50-memoc"]
@@ -64,13 +65,26 @@ def test_upgrade_under_load(site):
 @limit(240)
 def test_remove_drains_first(site):
     """apt remove: limits are open and balloons empty before memocd goes; libvirt forgets the hook; VMs go on."""
-    site.limit_all()
     pids = {name: guest.pid for name, guest in site.guests.items()}
-    site.apt("remove", "memoc")
-    assert set(site.limits().values()) == {None}, site.limits()
-    for name, guest in site.guests.items():
-        wait_for(lambda g=guest: g.balloon_bytes() == g.memory_mib * MIB, 30, f"the balloon of {name}", show=guest.memory_stats)
-    assert {name: guest.pid for name, guest in site.guests.items()} == pids
+    for how in ("by the memocd that runs", "by defaults, as a bad configuration keeps memocd from starting"):
+        site.limit_all()
+        if how.startswith("by defaults"):
+            BAD_CONFIG.write_text("[policy]\ndead_band = often\n", encoding="ascii")
+            systemctl("restart", "memocd.service", check=False)
+            wait_for(lambda: unit("memocd.service", "ActiveState") == "failed", 60, "the unit to fail")
+        site.apt("remove", "memoc")
+        assert set(site.limits().values()) == {None}, (how, site.limits())
+        for name, guest in site.guests.items():
+            wait_for(lambda g=guest: g.balloon_bytes() == g.memory_mib * MIB, 30, f"the balloon of {name}", show=guest.memory_stats)
+        assert {name: guest.pid for name, guest in site.guests.items()} == pids, how
+        assert not host.processes_naming("/usr/sbin/memocd"), how
+        if how.startswith("by the"):
+            site.install()
+            site.memocd.wait_answering()
+            for name in site.guests:
+                site.memocd.memoc_text("release", name)  # what was drained stays so until somebody says otherwise
+            site.wait_managed()
+    BAD_CONFIG.unlink()
     assert not (HOOKS / "qemu.d/50-memoc").is_symlink() and unit("memocd.service", "LoadState") == "not-found"
     site.assert_unharmed()
     guest = site.guests["db"]

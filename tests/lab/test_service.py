@@ -11,13 +11,12 @@ import time
 import host
 from host import MIB
 from run import Skip, limit
-from installed import LabError, Site, journal, run, systemctl, unit, wait_for
+from installed import BAD_CONFIG, LabError, Site, journal, run, systemctl, unit, wait_for
 
 BACK_S = 2
 NEAR_BYTES = 8 * MIB  # a limit follows what QEMU itself takes: it is near to what it was, not the same
 RESTART_S = 0.25  # of the unit
 DROP_IN = pathlib.Path("/run/systemd/system/memocd.service.d/50-lab.conf")
-BAD_CONFIG = pathlib.Path("/etc/memoc/memoc.conf.d/90-bad.conf")
 
 
 class Bench(Site):
@@ -83,7 +82,9 @@ def test_killed_and_back(site):
     site.wait_new(pid)
     took_s = stamp_s("memocd.service", "ActiveEnter") - at
     print(f"ready again {took_s:.2f} s after SIGKILL, of which {start_s('memocd.service'):.2f} s to start; a usual start: {usual_s:.2f} s")
-    assert took_s < BACK_S * host.SLOW, took_s
+    # systemd's part is small; a start is held against a usual one, of a host that may have become busier.
+    assert took_s - start_s("memocd.service") < BACK_S / 2, took_s
+    assert start_s("memocd.service") <= max(BACK_S, 6 * usual_s), (start_s("memocd.service"), usual_s)
     site.assert_adopted()
     after = site.limits()
     assert all(after[name] is not None and abs(after[name] - before[name]) <= NEAR_BYTES for name in before), (before, after)
@@ -94,7 +95,11 @@ def test_daemon_reload_keeps_limits(site):
     before = site.limit_all()
     assert None not in before.values(), before
     systemctl("daemon-reload")
-    wait_for(lambda: site.limits() == before, 2, f"limits {before}", show=site.limits)
+    until, strange = time.monotonic() + 5, []
+    while time.monotonic() < until:  # the length of the look, not a wait: what is reset comes back within a tick
+        strange.append(site.limits() != before)
+    assert not any(strange[len(strange) // 2:]), f"{before} became {site.limits()}"
+    assert all(abs(now - before[name]) <= NEAR_BYTES for name, now in site.limits().items()), (before, site.limits())
     site.assert_adopted()
 
 
@@ -157,7 +162,8 @@ def test_bad_configuration_at_reload(site):
 def test_journal_tells_a_vms_life(site):
     """journalctl MEMOC_VM=web: found, managed, resized, each with its fields; nothing of another VM among it."""
     entries = journal("-b", "MEMOC_VM=web")
-    assert entries and all(entry["MEMOC_VM"] == "web" for entry in entries)
+    assert entries and entries[0]["MEMOC_EVENT"] == "added", [entry["MESSAGE"] for entry in entries[:5]]
+    assert {"state", "pinned", "target", "limit-confirmed"} <= {entry["MEMOC_EVENT"] for entry in entries}, "something is not told"
     resized = [entry for entry in entries if entry.get("MEMOC_TO_BYTES") and entry.get("MEMOC_REASON")]
     assert resized, [entry["MESSAGE"] for entry in entries]
     for entry in entries:
@@ -195,8 +201,9 @@ def test_permissions(site):
         assert listed.returncode == 0 and '"web"' in listed.stdout, listed
         for words in (("set", "web", "weight=150"), ("resize", "web", "100M"), ("hold", "web"), ("drain", "web")):
             denied = as_user("looker", "memoc", *words, groups=("looker", "libvirt"))
-            assert denied.returncode == 1 and "memoc" in denied.stderr, (words, denied)
-        assert "150" not in site.memocd.memoc_text("get", "web")
+            assert denied.returncode == 1 and "permission denied" in denied.stderr, (words, denied)
+        web = site.memocd.info("web")
+        assert web["weight"] == 100 and not web["held"], web
         allowed = as_user("changer", "memoc", "set", "web", "weight=150", groups=("changer", "libvirt", "memoc"))
         assert allowed.returncode == 0, allowed
         assert "150" in site.memocd.memoc_text("get", "web")

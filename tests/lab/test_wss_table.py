@@ -18,7 +18,7 @@ from host import MIB
 from lab import LabError
 from run import limit
 from installed import Site
-from windows import PROGRAMS, Errors, HugePages, Layout, Reclaiming, Rest, Watch, shared_ram_offset
+from windows import PROGRAMS, BottomUp, Errors, HugePages, Reclaiming, Rest, Watch, shared_ram_offset
 
 MEMORY_MIB = 128
 WINDOW_MS = 2000
@@ -72,14 +72,13 @@ class Bench(Site):
 
     def aligned(self, **kinds):
         """One whose shared memory lies so that it can be backed by huge pages."""
-        with Layout(self.libvirtd.pid) as layout:
+        with BottomUp():
             for _ in range(4):
                 guest = self.small(**kinds)
                 offset = shared_ram_offset(guest.pid, MEMORY_MIB * MIB)
                 if not offset:
                     return guest
                 self.remove(guest)
-                layout.lower(offset)
         raise LabError(f"four QEMUs in a row have their memory at no multiple of a huge page, the last by {offset} bytes")
 
     def measure(self, name, huge, **kinds):

@@ -14,7 +14,6 @@ import collections
 import os
 import pathlib
 import re
-import resource
 import statistics
 import subprocess
 import threading
@@ -198,30 +197,18 @@ class Errors:
     HEAD = "   n unkn.  ±2 %   ±5 %    mean   most cost ms"
 
 
-class Layout:
-    """Where the memory of QEMUs comes to lie that libvirtd starts meanwhile. Shared memory is backed by huge pages only where it is
-    mapped at a multiple of their size, and QEMU takes what address the kernel gives. Without randomness that is the same each time,
-    less what the stack may grow to (mmap_base() of arch/x86/mm/mmap.c), a limit that libvirtd's children inherit."""
+class BottomUp:
+    """QEMUs that start meanwhile map their memory from below: each large mapping begins where an aligned one ended. Shared memory is
+    backed by huge pages only where it is mapped at a multiple of their size, and QEMU takes what address the kernel gives."""
 
-    RANDOM = pathlib.Path("/proc/sys/kernel/randomize_va_space")
-    STACK_BYTES = 256 * MIB  # of less the kernel takes no notice
-
-    def __init__(self, libvirtd_pid):
-        self.pid, self.lower_bytes = libvirtd_pid, 0
-
-    def lower(self, by_bytes):
-        self.lower_bytes += by_bytes
-        resource.prlimit(self.pid, resource.RLIMIT_STACK, (self.STACK_BYTES + self.lower_bytes, resource.RLIM_INFINITY))
+    SETTING = pathlib.Path("/proc/sys/vm/legacy_va_layout")
 
     def __enter__(self):
-        self.before = self.RANDOM.read_text(encoding="ascii"), resource.prlimit(self.pid, resource.RLIMIT_STACK)
-        self.RANDOM.write_text("0", encoding="ascii")
-        self.lower(0)
-        return self
+        self.before = self.SETTING.read_text(encoding="ascii")
+        self.SETTING.write_text("1", encoding="ascii")
 
     def __exit__(self, *_):
-        self.RANDOM.write_text(self.before[0], encoding="ascii")
-        resource.prlimit(self.pid, resource.RLIMIT_STACK, self.before[1])
+        self.SETTING.write_text(self.before, encoding="ascii")
 
 
 def shared_ram_offset(pid, size_bytes):

@@ -287,7 +287,8 @@ def test_plugged_memory_and_snapshot(pair):
     wait_for(lambda: not guest.running(), 60, "it to be saved")
     event = pair.advice_events("plugged")[-1]
     print(f"    saved: {event['reason']}", flush=True)
-    assert event["to_bytes"] >= 0.5 * event["from_bytes"], event
+    # Part of it may be read before the map is there.
+    assert event["to_bytes"] >= 8 * MIB and mib_of(event)[1] <= 2 + event["to_bytes"] // MIB // 20, event
     image.unlink()
 
 

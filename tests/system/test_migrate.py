@@ -156,7 +156,7 @@ def test_arrives_as_small_as_it_left(pair):
     overhead = there.memoc("info", name)["overhead_bytes"]
     assert most <= small + overhead + BUFFER, (most, small, overhead)
     assert guest.report()["use_mib"] == 60
-    guest.job("use 220", limit_s=90)
+    guest.job("use 180", limit_s=90)  # with its kernel more than it has by a part of its swap: filled faster than anybody can give
     there.wait_vm(name, lambda vm: vm["balloon_bytes"] > small + 20 * MIB, 60, "more memory where it needs it")
     assert guest.report()["oom_kills"] == 0 and guest.cgroup().oom_kills() == 0
     guest.destroy()

@@ -24,7 +24,6 @@ class Bench(Stage):
         self.one.job("use 60")
         self.memocd.start()
         self.wait_steady()
-        self.memocd.memoc_text("hold")  # nobody else moves its memory
 
     def with_backend(self, name):
         self.memocd.config["wss"] = {"backend": name}
@@ -62,11 +61,18 @@ def test_auto_says_what_it_uses_or_why_it_cannot(bench):
 
 @limit(300)
 def test_refault_takes_little_and_gives_the_limit_back(bench):
-    """Asked for, it reclaims in small steps, says how far it is, and the VM's limit is what it was; then it can be left again."""
-    before = bench.one.cgroup().limit()
+    """Asked for, it leaves a held VM alone; else it reclaims in small steps, says how far it is, and the VM's limit is what it was; then
+    it can be left again."""
+    before, swapped = bench.one.cgroup().limit(), bench.one.cgroup().swapped()
+    bench.memocd.memoc_text("hold", "one")
     bench.with_backend("refault")
+    wait_for(lambda: bench.said("held: nothing is taken from it"), SEEN_LIMIT_S, "explain to say why not", show=lambda: bench.explain("one"))
+    assert bench.one.cgroup().swapped() <= swapped, "memory of a held VM was reclaimed"
+    bench.memocd.memoc_text("release", "one")
     wait_for(lambda: bench.memocd.host()["wss_backend"] == "refault", SEEN_LIMIT_S, "refault to be in use", show=bench.backends)
     wait_for(lambda: bench.said(*REFAULT_SAYS), SEEN_LIMIT_S, "a window to end", show=lambda: bench.explain("one"))
+    taken = bench.one.cgroup().swapped() - swapped
+    assert taken <= MEMORY_MIB * MIB / 8, f"{taken} bytes were taken"
     bench.with_backend("none")
     wait_for(lambda: bench.memocd.host()["wss_backend"] == "none", SEEN_LIMIT_S, "refault to be left", show=bench.backends)
     wait_for(lambda: bench.one.cgroup().limit() == before, SEEN_LIMIT_S, "its limit to be what it was", show=bench.one.cgroup().limit)

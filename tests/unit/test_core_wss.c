@@ -129,6 +129,8 @@ static void who_claims_to_need_and_touches_little_is_doubted(void **state)
 	wss(k, 100 * MIB, 20 * MIB);
 	assert_true(vm->wss_overclaims);
 	assert_non_null(explained(k, "claim"));
+	/* what is shown is the average: its error says how far the last window was from it */
+	assert_true(vm_wss_bytes(vm) - vm_wss_error_bytes(vm) <= 100 * MIB - 20 * MIB);
 	struct books b = *core_books(k->core);
 	b.pool_bytes = b.committed_max_bytes / 2;
 	assert_true(vm_doubted(vm, &b));
@@ -141,6 +143,17 @@ static void who_claims_to_need_and_touches_little_is_doubted(void **state)
 	/* it touches more now: its word is as good as another's */
 	wss(k, 600 * MIB, 20 * MIB);
 	assert_false(vm->wss_overclaims);
+	wss(k, 100 * MIB, 20 * MIB);
+	assert_true(vm->wss_overclaims);
+	/* evidence that is not believed any more is none */
+	unknown(k, "its memory was reclaimed from");
+	k->now_ms += 181000;
+	seconds(k, 3, MIB, 8 * MIB);
+	assert_true(vm->needy);
+	b.pool_bytes = b.committed_max_bytes / 2;
+	assert_false(vm_doubted(vm, &b));
+	assert_null(explained(k, "claim"));
+	seconds(k, 30, MIB, 8 * MIB);
 	wss(k, 100 * MIB, 20 * MIB);
 	assert_true(vm->wss_overclaims);
 	/* its need ends */

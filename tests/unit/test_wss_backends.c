@@ -30,6 +30,8 @@
 #define HEAD (UINT64_C(1) << 15)
 #define TAIL (UINT64_C(1) << 16)
 #define HUGE (UINT64_C(1) << 17)
+#define KSM (UINT64_C(1) << 21)
+#define THP (UINT64_C(1) << 22)
 #define ZERO (UINT64_C(1) << 24)
 
 /* ---- a fake root ---- */
@@ -399,6 +401,44 @@ static void test_idle_pages_that_change(void **state)
 		set_idle(8192 + i - 1536, i != 1700);
 	}
 	end_is(s, 1, 2048);
+	wss_close(w);
+}
+
+/* How many pages were judged, none of which is in use, and what the others may be. */
+static void end_doubts(struct wss_sample *s, uint64_t unjudged)
+{
+	struct wss_reading reading;
+	struct memoc_err err;
+
+	assert_int_equal(wss_end(s, &reading, &err), 0);
+	assert_int_equal(reading.pages, 2048 - unjudged);
+	assert_int_equal(reading.wss_bytes, 0);
+	assert_in_range(reading.error_bytes, unjudged * PAGE, (unjudged + 10) * PAGE);
+}
+
+/* What khugepaged puts together bears no mark, and what KSM merges bears others' marks: neither is known to be in use.
+ */
+static void test_idle_collapsed_and_merged(void **state)
+{
+	const uint64_t huge = UINT64_C(59) * 512;
+	struct wss *w;
+
+	usual_pages();
+	w = open_it(WSS_IDLE);
+	struct wss_sample *s = begin_it(w, 2048);
+	for (unsigned i = 0; i < 512; i++)
+		set(kpageflags, huge + i, i ? TAIL | THP : LRU | HEAD | THP);
+	for (unsigned i = 700; i < 800; i++)
+		set(pagemap, page_of(i), PRESENT | (huge + i - 512));
+	set_idle(huge, false);
+	end_doubts(s, 100);
+
+	/* the next window marks it, as any other */
+	set(kpageflags, small_pfn(600), LRU | KSM);
+	set_idle(small_pfn(600), false);
+	s = begin_it(w, 2048);
+	assert_false(is_idle(small_pfn(600)));
+	end_doubts(s, 1);
 	wss_close(w);
 }
 
@@ -1007,6 +1047,33 @@ static void test_refault_probe(void **state)
 	wss_close(w);
 }
 
+/* A group in which nothing is to be had: after two such windows what is in memory is in use, as is some of QEMU's own.
+ */
+static void test_refault_edge(void **state)
+{
+	struct wss_reading reading;
+	struct memoc_err err = {""};
+
+	put("proc/meminfo", "MemTotal: 5 kB\nSwapTotal: 100 kB\n");
+	put("vm/memory.reclaim", "");
+	struct cgroup_vm *g = fake_group("6291456\n");
+	struct wss *w = open_it(WSS_REFAULT);
+	remembered = (struct wss_memory){0};
+	struct wss_sample *s = begin_in(w, g, false, 0, "");
+	end_fails(s, -EAGAIN, "once more to be sure");
+	s = begin_in(w, g, false, 0, "");
+	assert_int_equal(wss_end(s, &reading, &err), 0);
+	assert_int_equal(reading.wss_bytes, 6291456);
+	assert_in_range(reading.error_bytes, 32 * MIB, 34 * MIB);
+	/* much comes back: it grows, and the edge is not where it is now */
+	s = begin_in(w, g, false, 0, "");
+	put("vm/memory.stat", "anon 1\nfile 0\nshmem 0\nworkingset_refault_anon 2000\n");
+	end_fails(s, -EAGAIN, "no edge is found yet");
+	assert_int_equal(remembered.edges, 0);
+	wss_close(w);
+	cgroup_vm_close(g);
+}
+
 #define ON_IDLE_TREE(test) cmocka_unit_test_setup_teardown(test, open_idle_tree, close_idle_tree)
 #define ON_ROOT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
@@ -1017,6 +1084,7 @@ int main(void)
 		ON_ROOT(test_words),
 		ON_IDLE_TREE(test_idle_marks_single_heads),
 		ON_IDLE_TREE(test_idle_pages_that_change),
+		ON_IDLE_TREE(test_idle_collapsed_and_merged),
 		ON_IDLE_TREE(test_idle_untracked),
 		ON_IDLE_TREE(test_idle_small_huge_pages),
 		ON_IDLE_TREE(test_idle_refuses),
@@ -1034,6 +1102,7 @@ int main(void)
 		cmocka_unit_test(test_lru_text),
 		ON_ROOT(test_lru_probe),
 		ON_ROOT(test_refault_probe),
+		ON_ROOT(test_refault_edge),
 	};
 
 	self_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
