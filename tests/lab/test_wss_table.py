@@ -30,6 +30,9 @@ OTHERS = ("damon", "lru", "refault")
 RESULTS = pathlib.Path("/lab/results/wss-table")
 STEPS = (0.1, 0.1, 0.5, 0.5, 0.25, 0.25, 0.6, 0.6, 0.05, 0.05)
 SAMPLING_PAIRS, PAIR_S = 12, 10
+PAIR_SAMPLES = 10  # in one of a pair: so many times more often than memocd does it that it can be told from noise
+MEMOCD_EVERY_S = 60  # at most: a window of 30 s each 60 s
+SLOWDOWN_MOST = 0.003
 
 
 def say(line):
@@ -91,6 +94,7 @@ class Bench(Site):
                 say(f"\n{name}: {MEMORY_MIB} MiB, {rest.huge:.0%} in huge pages, windows of {WINDOW_MS} ms; at rest it uses "
                     f"{rest.bytes / MIB:.1f} MiB (by the tables {rest.tables / MIB:.1f})")
                 assert rest.huge > 0.9 if huge else rest.huge == 0, f"not backed as wanted: {rest.huge}"
+                assert abs(rest.bytes - rest.tables) <= 0.02 * MEMORY_MIB * MIB, "at rest memoc and the tables are apart"
                 say(f"{'':16}{Errors.HEAD}")
                 for backend, pattern, windows in plan(huge):
                     self.series((name, pattern, backend), guest, rest, windows)
@@ -107,9 +111,9 @@ class Bench(Site):
             for index in range(windows):
                 prepare(guest, pattern, index)
                 window = watch.window()
-                errors.add(window, window.tables if rest.huge else window.guest + rest.bytes)
+                errors.add(window, window.tables if rest.huge else window.guest + rest.tables)
                 if window.tables is not None and not rest.huge:
-                    apart.append(abs(window.tables - window.guest - rest.bytes))
+                    apart.append(abs(window.tables - window.guest - rest.tables))
         apart = f"   truths {statistics.fmean(apart) / MEMORY_MIB / MIB:.2%} apart" if apart else ""
         say(f"{backend:8}{pattern:8}{errors.row()}{apart}" + (f"   {errors.unknown[-1]}" if errors.unknown else ""))
 
@@ -185,6 +189,8 @@ def test_sums(bench):
         sums[backend] = Errors.together(kinds)
         say(f"all: {backend:8}{sums[backend]}")
     assert sums["idle"].within(0.02) >= 0.95 and sums["idle"].mean() <= 0.01, str(sums["idle"])
+    for backend in ("idle", "damon"):
+        assert sums[backend].honest() >= 0.9, f"{backend} says less than it is off: {sums[backend]}"
     best = max(OTHERS, key=lambda name: sums[name].within(0.05))
     say(f"best of the others: {best}")
     assert sums[best].within(0.05) >= 0.95, f"{best}: {sums[best]}"
@@ -213,19 +219,20 @@ def rate(guest, seconds):
 
 
 def rate_sampled(guest):
-    """The same with two samples meanwhile."""
+    """The same with samples meanwhile, one after the other."""
     group = "/" + str(guest.cgroup().path.relative_to(host.CGROUP_ROOT))
-    words = [PROGRAMS / "watch", "idle", guest.pid, MEMORY_MIB, PAIR_S * 1000 // 2, 2, group]
+    words = [PROGRAMS / "watch", "idle", guest.pid, MEMORY_MIB, PAIR_S * 1000 // PAIR_SAMPLES, PAIR_SAMPLES, group]
     with subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, text=True) as sampling:
         pages = rate(guest, PAIR_S)
         told = sampling.communicate(timeout=120)[0]
-    assert told.count("pages") == 2, told
+    assert told.count("pages") >= PAIR_SAMPLES - 2, told
     return pages
 
 
 @limit(120)
 def test_slowdown(bench):
-    """The guest's pace flat out, with samples of 2401 pages one after the other (memocd: one in 60 s) and without, in pairs."""
+    """The guest's pace flat out, with samples of 2401 pages one a second and without, in pairs. What that costs is sixty times what
+    memocd's one a minute does, so that the bar can be held against the upper end of what the pairs leave possible."""
     with HugePages("never"):
         guest = bench.guest("small", MEMORY_MIB, fill=True, free_page_reporting=False, swap_mib=0)
         try:
@@ -241,7 +248,8 @@ def test_slowdown(bench):
                 ratios.append(rates[True] / rates[False])
         finally:
             bench.remove(guest)
-    middle = statistics.median(ratios)
-    say(f"slowdown: {1 - middle:+.2%} with two samples in {PAIR_S} s, of {len(ratios)} pairs ({min(ratios):.3f} to {max(ratios):.3f}); "
-        f"at memocd's one in 60 s {(1 - middle) * PAIR_S / 2 / 60:+.3%}")
-    assert middle > 0.5, ratios
+    slowdown, rarer = 1 - statistics.fmean(ratios), PAIR_S / PAIR_SAMPLES / MEMOCD_EVERY_S
+    doubt = 2 * statistics.stdev(ratios) / len(ratios) ** 0.5
+    say(f"slowdown: {slowdown:+.2%} ± {doubt:.2%} with {PAIR_SAMPLES} samples in {PAIR_S} s, of {len(ratios)} pairs ({min(ratios):.3f} to "
+        f"{max(ratios):.3f}); at memocd's one in {MEMOCD_EVERY_S} s {slowdown * rarer:+.3%} ± {doubt * rarer:.3%}")
+    assert (slowdown + doubt) * rarer <= SLOWDOWN_MOST, ratios
