@@ -1105,7 +1105,7 @@ static void put_file(const char *dir, const char *path, const char *text)
  */
 static const char fake_virsh[] =
 	"#!/bin/sh\n"
-	"printf '%s ' \"$@\" >> \"${0%/*}/virsh.log\"; echo >> \"${0%/*}/virsh.log\"\n"
+	"said=$(printf '%s ' \"$@\"); printf '%s\\n' \"$said\" >> \"${0%/*}/virsh.log\"\n" /* one write: two may run */
 	"case \"$4 $8\" in\n"
 	"domjobinfo*) printf 'Job type: 3\\n\\noperation: 4\\ntime_elapsed: 2670\\ndowntime: 225\\n'\n"
 	"\tprintf 'memory_total: 4294967296\\nmemory_processed: 1073741824\\nmemory_remaining: 2147483648\\n'\n"
