@@ -11,14 +11,14 @@
 enum frame_kind {
 	FRAME_ABSENT = 1, /* nothing is mapped, or the page of zeroes, or a broken page: no memory in use */
 	FRAME_TRACKED,	  /* .head is on an LRU list: its idle bit means something */
-	FRAME_UNTRACKED,  /* just now on no list (fresh, being moved …), or merged by KSM: nothing can be said */
+	FRAME_UNTRACKED,  /* just now on no list (fresh, being moved …): nothing can be said */
 	FRAME_HUGETLB,	  /* reserved huge page: never on a list */
 };
 
 struct frame {
 	uint64_t pfn, head; /* head = pfn but in a huge page */
 	enum frame_kind kind;
-	bool sole;	  /* anonymous: nobody but this process's kin has it; as .swap_backed */
+	bool sole;	  /* anonymous and not merged by KSM: nobody but this process's kin has it; as .swap_backed */
 	bool huge;	  /* within one; as .swap_backed */
 	bool swap_backed; /* anonymous or shared memory, not a file's cache; set where .kind was looked up */
 };

@@ -170,8 +170,8 @@ static bool is_shared(const struct guest_ram *ram, uint64_t page, size_t *at)
 /*
  * A frame that bears its bit still is the page's still: one that is freed loses it. So only the others are looked up
  * again, which is the dearest part. And these: parts of huge pages, which have a bit of their own once they were split
- * off; and frames that live on without the page, once it was written to and got a copy: a file's that is mapped
- * privately.
+ * off; and frames that live on without the page, once it was written to and got a copy: KSM's, and a file's that is
+ * mapped privately.
  */
 static int look_again(const struct idle *idle, const struct idle_sample *i, const struct guest_ram *ram,
 		      struct page *ret, struct memoc_err *err)

@@ -53,7 +53,7 @@ class Bench(Site):
             told = self.told()
             return told if told and told[0] - WINDOW_S > since else None
 
-        return wait_for(new, 30, "a reading of quiet's working set", every_s=0.3, show=lambda: self.memocd.info("quiet"))
+        return wait_for(new, 30, "a reading of quiet's working set", every_s=0.3, show=self.explained)
 
     def explained(self):
         return self.memocd.memoc_text("explain", "quiet")
