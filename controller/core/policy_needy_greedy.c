@@ -453,16 +453,14 @@ static bool looks_around(const struct plan *p)
 
 /*
  * More is on its way than is wanted: somebody's need was a guess, or has ended. A shrink of many gigabytes takes many
- * seconds, and what it would still bring would only be given back. Who has least too much is let off first; not who
- * has yet to show that its balloon works, which only a shrink tells.
+ * seconds, and what it would still bring would only be given back. Who has least too much is let off first.
  */
 static void take_less(struct plan *p, uint64_t surplus)
 {
 	for (size_t i = p->n; i-- > 0 && surplus;) {
 		struct vm *vm = p->vms[i];
 		uint64_t coming = coming_size(vm), most = min_u64(vm_size_bytes(vm), vm_max_bytes(vm));
-		bool asked = vm_shrinking(vm) && vm->health != BALLOON_UNKNOWN && vm->plan_bytes == coming;
-		if (!asked || vm->pinned_bytes || vm->trim_until_ms)
+		if (!vm_shrinking(vm) || vm->pinned_bytes || vm->trim_until_ms || vm->plan_bytes != coming)
 			continue;
 		uint64_t back = min_u64(sub_sat_u64(most, coming), surplus);
 		if (back < vm_dead_band_bytes(vm, p->config))
