@@ -148,18 +148,6 @@ static void note_reversal(struct vm *vm, struct vm_ctx *x, bool raise)
 		vm->shrink_ms = x->now_ms;
 }
 
-/* No growth: less than was asked of it is to come, or no more. */
-static void shrink_less(struct core *c, struct vm *vm, uint64_t plan, uint64_t band, struct vm_ctx *x)
-{
-	bool all = vm_size_bytes(vm) - plan < band;
-
-	record(x, vm, RECORD_TARGET, vm->target_bytes, all ? vm_size_bytes(vm) : plan, "%s", vm->plan_reason);
-	vm->target_bytes = plan;
-	memcpy(vm->reason, vm->plan_reason, sizeof(vm->reason));
-	vm_signal(vm, all ? SIG_ENOUGH : SIG_LOWER, x);
-	note_change(c, vm);
-}
-
 #define PAGE_BYTES 4096 /* no balloon moves less */
 
 static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
@@ -200,10 +188,6 @@ static void apply_plan(struct core *c, struct vm *vm, struct vm_ctx *x)
 		if (off >= vm_dead_band_bytes(vm, x->config))
 			record(x, vm, RECORD_WOULD, now, plan, "%s", vm->plan_reason);
 		vm->would_bytes = off >= vm_dead_band_bytes(vm, x->config) ? plan : vm->would_bytes;
-		return;
-	}
-	if (plan > now && plan <= vm_size_bytes(vm) && !vm->needy && vm_shrinking(vm)) {
-		shrink_less(c, vm, plan, band, x);
 		return;
 	}
 	vm->target_bytes = plan;
@@ -530,7 +514,7 @@ static void hold(struct core *c, struct vm *vm, bool flag, struct vm_ctx *x)
 			each->held = flag;
 		each->drained = each->drained && flag;
 		/* A shrink under way would go on step by step. */
-		if (flag && vm_shrinking(each))
+		if (flag && (each->state == VM_SHRINKING_BALLOON || each->state == VM_SHRINKING_LIMIT))
 			vm_signal(each, SIG_NEEDY, x);
 		roster_changed(&c->roster, i);
 	}

@@ -96,7 +96,6 @@ const char *vm_signal_name(enum vm_signal sig)
 		[SIG_LIMIT_DONE] = "limit-done",
 		[SIG_LIMIT_FAIL] = "limit-fail",
 		[SIG_NEEDY] = "needy",
-		[SIG_ENOUGH] = "enough",
 		[SIG_RETRY] = "retry",
 		[SIG_REBOOT] = "reboot",
 		[SIG_PAUSE] = "pause",

@@ -294,7 +294,8 @@ static uint64_t serve_pinned(struct plan *p, uint64_t *available)
 /* Where a VM goes if nothing more is asked of it: a shrink under way has still to come. */
 static uint64_t coming_size(const struct vm *vm)
 {
-	return vm_shrinking(vm) ? min_u64(vm_size_bytes(vm), vm->target_bytes) : vm_size_bytes(vm);
+	bool shrinking = vm->state == VM_SHRINKING_BALLOON || vm->state == VM_SHRINKING_LIMIT;
+	return shrinking ? min_u64(vm_size_bytes(vm), vm->target_bytes) : vm_size_bytes(vm);
 }
 
 struct need {
@@ -451,38 +452,6 @@ static bool looks_around(const struct plan *p)
 	return false;
 }
 
-/*
- * More is on its way than is wanted: somebody's need was a guess, or has ended. A shrink of many gigabytes takes many
- * seconds, and what it would still bring would only be given back. Who has least too much is let off first.
- */
-static void take_less(struct plan *p, uint64_t surplus)
-{
-	for (size_t i = p->n; i-- > 0 && surplus;) {
-		struct vm *vm = p->vms[i];
-		uint64_t coming = coming_size(vm), most = min_u64(vm_size_bytes(vm), vm_max_bytes(vm));
-		if (!vm_shrinking(vm) || vm->pinned_bytes || vm->trim_until_ms || vm->plan_bytes != coming)
-			continue;
-		uint64_t back = min_u64(sub_sat_u64(most, coming), surplus);
-		if (back < vm_dead_band_bytes(vm, p->config))
-			continue;
-		vm->plan_bytes = coming + back;
-		surplus -= back;
-		snprintf(vm->plan_reason, sizeof(vm->plan_reason),
-			 "%llu MiB of what it was to give are not wanted any more", (unsigned long long)(back / MIB));
-	}
-}
-
-/* Is there a needy VM of which nothing was heard since its last helping, or that has nothing left of it? */
-static bool may_lack(const struct plan *p, size_t needy)
-{
-	for (size_t i = 0; i < needy; i++) {
-		const struct vm *vm = p->vms[i];
-		if (vm->state != VM_STEADY || vm->stats_ms <= vm->change_ms || runs_dry(vm))
-			return true;
-	}
-	return false;
-}
-
 static void reclaim(struct plan *p, size_t needy, uint64_t unmet)
 {
 	const struct books *books = p->books;
@@ -498,11 +467,6 @@ static void reclaim(struct plan *p, size_t needy, uint64_t unmet)
 	if (unmet || !full(buffer, books))
 		shortage = buffer < (__int128)target ? saturate((__int128)target - buffer) : 0;
 	uint64_t host_short = saturate((__int128)host_shortage_bytes(p) - coming);
-	if (!unmet && !may_lack(p, needy) && !host_short && buffer > (__int128)target) {
-		in_order(p, needy);
-		take_less(p, saturate(buffer - target));
-		return;
-	}
 	shortage = max_u64(add_sat_u64(shortage, unmet), host_short);
 	if (!shortage || (!host_short && !unmet && looks_around(p)))
 		return;
@@ -546,11 +510,10 @@ static void needy_greedy_plan(struct plan *p)
 	reclaim(p, needy, unmet);
 }
 
-/* What is planned for it already is more than is booked for it: that is paid for from the buffer. Of a shrink less may
- * be enough by now. */
+/* What is planned for it already is more than is booked for it: that is paid for from the buffer. */
 static bool wishes(const struct vm *vm, const struct core_config *config)
 {
-	return vm->needy || vm->pinned_bytes || vm_shrinking(vm) || is_tight(vm) || vm->plan_bytes > granted_size(vm);
+	return vm->needy || vm->pinned_bytes || is_tight(vm) || vm->plan_bytes > granted_size(vm);
 }
 
 static bool at_ease(const struct books *b)

@@ -26,7 +26,6 @@ enum vm_signal {
 	SIG_LIMIT_DONE,	   /* the limit is confirmed, or not to be used */
 	SIG_LIMIT_FAIL,	   /* the kernel refused, repeatedly */
 	SIG_NEEDY,	   /* the VM became needy */
-	SIG_ENOUGH,	   /* what a shrink has still to bring is not wanted any more */
 	SIG_RETRY,	   /* time to try a stalled balloon again */
 	SIG_REBOOT,
 	SIG_PAUSE,
@@ -315,12 +314,6 @@ static inline uint64_t vm_size_bytes(const struct vm *vm)
 	if (vm->limit_known && vm->limit_bytes != LIMIT_NONE)
 		size = min_u64(size, sub_sat_u64(vm->limit_bytes, vm->overhead_bytes));
 	return size;
-}
-
-/* Less than it has is asked of it, and has still to come. */
-static inline bool vm_shrinking(const struct vm *vm)
-{
-	return vm->state == VM_SHRINKING_BALLOON || vm->state == VM_SHRINKING_LIMIT;
 }
 
 static inline bool vm_stats_fresh(const struct vm *vm, const struct core_config *c, uint64_t now_ms)

@@ -118,16 +118,13 @@ static enum vm_signal retry(struct vm *vm, struct vm_ctx *x)
 	return vm->op_ms == NEVER_MS ? SIG_BALLOON_SKIP : 0;
 }
 
-/* A needy VM is not shrunk, nor one whose memory nobody wants any more: what it has now is its target, and every
- * request for less is taken back. */
+/* A needy VM is not shrunk: what it has now is its target, and every request for less is taken back. */
 static enum vm_signal halt(struct vm *vm, struct vm_ctx *x)
 {
 	uint64_t size = max_u64(vm_size_bytes(vm), vm->target_bytes);
 	vm->target_bytes = clamp_u64(size, vm_min_bytes(vm, x->config), vm_max_bytes(vm));
 	snprintf(vm->reason, sizeof(vm->reason), "%s while it was shrunk: stopped",
-		 vm->held || x->hold_all ? "held"
-		 : vm->needy		 ? "became needy"
-					 : "enough was had");
+		 vm->held || x->hold_all ? "held" : "became needy");
 	vm->op_ms = NEVER_MS;
 	if (vm_balloon_usable(vm, x) && vm->balloon_asked_bytes && vm->balloon_asked_bytes < vm->target_bytes)
 		vm_send_balloon(vm, x, vm->target_bytes);
@@ -259,9 +256,7 @@ struct cell {
 /* Late answers to requests of an earlier state. */
 #define NO_BALLOON(s) [SIG_BALLOON_DONE] = STAY(s), [SIG_BALLOON_STALL] = STAY(s), [SIG_BALLOON_SKIP] = STAY(s)
 #define NO_LIMIT(s) [SIG_LIMIT_DONE] = STAY(s), [SIG_LIMIT_FAIL] = STAY(s)
-#define NO_GUEST(s)                                                                                                    \
-	[SIG_FRESH] = STAY(s), [SIG_GRACE] = STAY(s), [SIG_NEEDY] = STAY(s), [SIG_ENOUGH] = STAY(s),                   \
-	[SIG_RETRY] = STAY(s)
+#define NO_GUEST(s) [SIG_FRESH] = STAY(s), [SIG_GRACE] = STAY(s), [SIG_NEEDY] = STAY(s), [SIG_RETRY] = STAY(s)
 
 static const struct cell table[VM_STATE_END][SIG_END] =
 	{
@@ -275,7 +270,6 @@ static const struct cell table[VM_STATE_END][SIG_END] =
 				[SIG_FRESH] = CELL(STEADY, begin),
 				[SIG_GRACE] = CELL(STEADY, begin),
 				[SIG_NEEDY] = STAY(STARTING),
-				[SIG_ENOUGH] = STAY(STARTING),
 				[SIG_RETRY] = STAY(STARTING),
 				[SIG_MIGRATE_OVER] = STAY(STARTING),
 				[SIG_UNFIX] = STAY(STARTING),
@@ -290,7 +284,6 @@ static const struct cell table[VM_STATE_END][SIG_END] =
 				[SIG_FRESH] = STAY(STEADY),
 				[SIG_GRACE] = STAY(STEADY),
 				[SIG_NEEDY] = STAY(STEADY),
-				[SIG_ENOUGH] = STAY(STEADY),
 				[SIG_RETRY] = CELL(SHRINKING_BALLOON, retry),
 				[SIG_MIGRATE_OVER] = STAY(STEADY),
 				[SIG_UNFIX] = STAY(STEADY),
@@ -307,7 +300,6 @@ static const struct cell table[VM_STATE_END][SIG_END] =
 				[SIG_BALLOON_STALL] = CELL(SHRINKING_LIMIT, stalled),
 				[SIG_BALLOON_SKIP] = CELL(SHRINKING_LIMIT, limit_rest),
 				[SIG_NEEDY] = CELL(STEADY, halt),
-				[SIG_ENOUGH] = CELL(STEADY, halt),
 				[SIG_RETRY] = STAY(SHRINKING_BALLOON),
 				[SIG_MIGRATE_OVER] = STAY(SHRINKING_BALLOON),
 				[SIG_UNFIX] = STAY(SHRINKING_BALLOON),
@@ -320,13 +312,11 @@ static const struct cell table[VM_STATE_END][SIG_END] =
 				[SIG_FRESH] = STAY(SHRINKING_LIMIT),
 				[SIG_GRACE] = STAY(SHRINKING_LIMIT),
 				[SIG_BALLOON_DONE] = CELL(SHRINKING_LIMIT, limit_rest),
-				[SIG_BALLOON_STALL] =
-					CELL(SHRINKING_LIMIT, stalled),
+				[SIG_BALLOON_STALL] = CELL(SHRINKING_LIMIT, stalled),
 				[SIG_BALLOON_SKIP] = STAY(SHRINKING_LIMIT),
 				[SIG_LIMIT_DONE] = CELL(STEADY, settle),
 				[SIG_LIMIT_FAIL] = CELL(STEADY, give_up),
 				[SIG_NEEDY] = CELL(STEADY, halt),
-				[SIG_ENOUGH] = CELL(STEADY, halt),
 				[SIG_RETRY] = STAY(SHRINKING_LIMIT),
 				[SIG_MIGRATE_OVER] = STAY(SHRINKING_LIMIT),
 				[SIG_UNFIX] = STAY(SHRINKING_LIMIT),
@@ -342,7 +332,6 @@ static const struct cell table[VM_STATE_END][SIG_END] =
 				[SIG_LIMIT_DONE] = CELL(GROWING_BALLOON, grow_balloon),
 				[SIG_LIMIT_FAIL] = CELL(STEADY, give_up),
 				[SIG_NEEDY] = STAY(GROWING_LIMIT),
-				[SIG_ENOUGH] = STAY(GROWING_LIMIT),
 				[SIG_RETRY] = STAY(GROWING_LIMIT),
 				[SIG_MIGRATE_OVER] = STAY(GROWING_LIMIT),
 				[SIG_UNFIX] = STAY(GROWING_LIMIT),
@@ -359,7 +348,6 @@ static const struct cell table[VM_STATE_END][SIG_END] =
 				[SIG_BALLOON_STALL] = CELL(STEADY, stalled_growing),
 				[SIG_BALLOON_SKIP] = CELL(STEADY, settle),
 				[SIG_NEEDY] = STAY(GROWING_BALLOON),
-				[SIG_ENOUGH] = STAY(GROWING_BALLOON),
 				[SIG_RETRY] = STAY(GROWING_BALLOON),
 				[SIG_MIGRATE_OVER] = STAY(GROWING_BALLOON),
 				[SIG_UNFIX] = STAY(GROWING_BALLOON),
@@ -374,7 +362,6 @@ static const struct cell table[VM_STATE_END][SIG_END] =
 				[SIG_FRESH] = CELL(STEADY, begin),
 				[SIG_GRACE] = CELL(STEADY, begin),
 				[SIG_NEEDY] = STAY(REBOOTING),
-				[SIG_ENOUGH] = STAY(REBOOTING),
 				[SIG_RETRY] = STAY(REBOOTING),
 				[SIG_MIGRATE_OVER] = STAY(REBOOTING),
 				[SIG_UNFIX] = STAY(REBOOTING),

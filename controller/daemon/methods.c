@@ -516,7 +516,7 @@ static void waiting_trim(struct pending *p)
 		pending_free(p);
 		return;
 	}
-	bool moves = vm_shrinking(vm);
+	bool moves = vm->state == VM_SHRINKING_BALLOON || vm->state == VM_SHRINKING_LIMIT;
 	moves |= !p->why && now_ms() - vm->actual_change_ms < XML_FOLLOWS_MS;
 	if (moves && ev_is_active(&p->timer))
 		return;
