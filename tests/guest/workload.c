@@ -61,6 +61,7 @@ static uint64_t use_pages;	/* walked */
 static uint64_t want_use_pages; /* asked for; use_pages follows when the first touch is complete */
 static uint64_t locked_mib;	/* mlocked, out of the balloon's reach */
 static uint64_t pace_ms = PACE_DEFAULT_MS;
+static uint64_t ramp_mib_per_s; /* how fast the working set grows, 0: as fast as it can */
 static bool zipf, standing;
 static uint8_t marks[REGION_BYTES / PAGE / 8]; /* a bit for each page that was walked since `mark` */
 static uint64_t marked_pages, marks_end;       /* how many bits are set, and behind the last one */
@@ -149,15 +150,18 @@ static bool still_wanted(uint64_t pages)
 /* Grows page by page while the walker goes on with what was there before; stops early when the wish changes. */
 static bool job_use(const struct job *job)
 {
-	uint64_t want = job->mib * MIB / PAGE, at;
+	uint64_t want = job->mib * MIB / PAGE, at, from, ramp, began = now_ms();
 	bool wanted;
 
 	pthread_mutex_lock(&lock);
-	at = use_pages;
+	at = from = use_pages;
+	ramp = ramp_mib_per_s * MIB / PAGE;
 	pthread_mutex_unlock(&lock);
 	while ((wanted = still_wanted(want)) && at < want) {
 		for (unsigned i = 0; i < BATCH_PAGES && at < want; i++, at++)
 			first_touch(region + at * PAGE);
+		if (ramp)
+			sleep_until_ms(began + (at - from) * 1000 / ramp);
 	}
 	pthread_mutex_lock(&lock);
 	if (want_use_pages == want)
@@ -568,6 +572,14 @@ static void cmd_pace(const char *id, uint64_t ms)
 	say("%s {\"pace_ms\":%llu}", id, (unsigned long long)ms);
 }
 
+static void cmd_ramp(const char *id, uint64_t mib_per_s)
+{
+	pthread_mutex_lock(&lock);
+	ramp_mib_per_s = mib_per_s;
+	pthread_mutex_unlock(&lock);
+	say("%s {\"ramp_mib_per_s\":%llu}", id, (unsigned long long)mib_per_s);
+}
+
 static void cmd_pattern(const char *id, const char *name)
 {
 	pthread_mutex_lock(&lock);
@@ -628,7 +640,7 @@ static uint64_t watch_ms;
 static const char help[] =
 	"use MIB: hot working set | touch MIB: once, then free | lock MIB: keep out of the "
 	"balloon's reach | pace MS: one "
-	"pass (0: flat out) | pattern walk or zipf | stand: still, and the pages walked since | "
+	"pass (0: flat out) | ramp MIB_PER_S: how fast use grows (0: flat out) | pattern walk or zipf | stand: still, and the pages walked since | "
 	"mark: goes on, counting anew | report | meminfo | watch MS: a rate event each MS (0: off) | throttle "
 	"PCT | load-driver | "
 	"unload-driver | reboot | poweroff | crash | ping";
@@ -654,6 +666,8 @@ static void obey(char *line)
 		start_job(id, JOB_UNLOAD, 0);
 	else if (strcmp(verb, "pace") == 0 && number)
 		cmd_pace(id, n);
+	else if (strcmp(verb, "ramp") == 0 && number)
+		cmd_ramp(id, n);
 	else if (strcmp(verb, "pattern") == 0 && arg && (strcmp(arg, "zipf") == 0 || strcmp(arg, "walk") == 0))
 		cmd_pattern(id, arg);
 	else if (strcmp(verb, "stand") == 0 || strcmp(verb, "mark") == 0)
