@@ -15,10 +15,6 @@
 
 #include "controller/wss/lru_gen.h"
 
-/* MAX_NR_GENS. When one more is opened, the oldest ends, and the pages in it, which nobody touched, become the next
- * one's. */
-#define GENERATIONS_MOST 4
-
 struct lru_sample {
 	struct lru_generations begin; /* youngest: what was the youngest before the first run */
 };
@@ -98,15 +94,9 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 		r = lru_gen_look(s->wss->root, s->cgroup_path, &own->begin, &now);
 	if (r < 0)
 		return failed(err, r, s->cgroup_path);
-	for (size_t i = 0; i < now.nodes; i++) {
-		if (i >= own->begin.nodes || own->begin.node[i].node != now.node[i].node)
-			return memoc_err_set(err, -EAGAIN, "the host's memory nodes changed within the window");
-		if (now.node[i].youngest >= own->begin.node[i].youngest + GENERATIONS_MOST)
-			return memoc_err_set(
-				err, -EAGAIN,
-				"the kernel reclaims from it so fast that its generations end within the window");
-		pages += now.node[i].since_pages;
-	}
+	r = lru_gen_window(&own->begin, &now, &pages, err);
+	if (r < 0)
+		return r;
 	ret->wss_bytes = min_u64(pages * WSS_PAGE_BYTES, s->ram.bytes);
 	ret->error_bytes = max_u64(WSS_QEMU_BYTES, s->ram.bytes / 50);
 	return 0;

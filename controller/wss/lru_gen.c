@@ -6,6 +6,10 @@
 #include <stdio.h>
 #include <string.h>
 
+/* MAX_NR_GENS. When one more is opened, the oldest ends, and the pages in it, which nobody touched, become the next
+ * one's. */
+#define GENERATIONS_MOST 4
+
 #define FILE_MOST ((size_t)16 << 20) /* a thousand groups of eight nodes are 500 KiB */
 
 int lru_gen_enabled(const char *root)
@@ -109,6 +113,26 @@ int lru_gen_parse(char *text, const char *path, const struct lru_generations *si
 		}
 	}
 	return ret->nodes ? 0 : -EBADMSG;
+}
+
+int lru_gen_window(const struct lru_generations *begin, const struct lru_generations *now, uint64_t *ret_pages,
+		   struct memoc_err *err)
+{
+	bool same = begin->nodes == now->nodes;
+	uint64_t pages = 0;
+
+	for (size_t i = 0; same && i < now->nodes; i++) {
+		same = begin->node[i].node == now->node[i].node;
+		if (same && now->node[i].youngest >= begin->node[i].youngest + GENERATIONS_MOST)
+			return memoc_err_set(
+				err, -EAGAIN,
+				"the kernel reclaims from it so fast that its generations end within the window");
+		pages += now->node[i].since_pages;
+	}
+	if (!same)
+		return memoc_err_set(err, -EAGAIN, "the host's memory nodes changed within the window");
+	*ret_pages = pages;
+	return 0;
 }
 
 int lru_gen_look(const char *root, const char *path, const struct lru_generations *since, struct lru_generations *ret)

@@ -31,5 +31,9 @@ struct lru_generations {
 int lru_gen_parse(char *text, const char *path, const struct lru_generations *since, struct lru_generations *ret);
 /* The same of the kernel's own text, which holds all cgroups: as dear as they are many. */
 int lru_gen_look(const char *root, const char *path, const struct lru_generations *since, struct lru_generations *ret);
+/* Pages in the generations that were opened between two looks, the second with the first as `since`. −EAGAIN: nobody
+ * can tell, as a node came or went, or generations ended. */
+int lru_gen_window(const struct lru_generations *begin, const struct lru_generations *now, uint64_t *ret_pages,
+		   struct memoc_err *err);
 
 #endif

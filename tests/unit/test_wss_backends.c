@@ -5,6 +5,7 @@
  * on kernels that track: tests/bench/wss. Real here: processes, their numbers used again, pidfds and, for the large
  * mapping, pagemap.
  */
+#include "common/clock.h"
 #include "controller/host/cgroup_internal.h"
 #include "controller/wss/lru_gen.h"
 
@@ -1026,6 +1027,35 @@ static void test_lru_probe(void **state)
 	lru_probe_is("0x0007\n", "strange\n", -EIO, "version");
 }
 
+static void window_is(const char *begin, const char *now, int code, uint64_t pages, const char *says)
+{
+	struct lru_generations a, b;
+	struct memoc_err err = {""};
+	uint64_t found = 0;
+	char text[1024];
+	int r;
+
+	snprintf(text, sizeof(text), "memcg 12 /vm\n%s", begin);
+	assert_int_equal(lru_gen_parse(text, "/vm", NULL, &a), 0);
+	snprintf(text, sizeof(text), "memcg 12 /vm\n%s", now);
+	assert_int_equal(lru_gen_parse(text, "/vm", &a, &b), 0);
+	r = lru_gen_window(&a, &b, &found, &err);
+	if (r != code || found != pages || !strstr(err.text, says))
+		fail_msg("%d, %llu pages, \"%s\"", r, (unsigned long long)found, err.text);
+}
+
+/* What nobody touched since the begin lies in older generations; a node that comes or goes within the window has no two looks. */
+static void test_lru_window(void **state)
+{
+	const char *one = " node 0\n 7 10 200 11\n", *two = " node 0\n 7 10 200 11\n node 1\n 9 10 300 11\n";
+
+	window_is(two, " node 0\n 7 10 200 11\n 8 10 40 11\n node 1\n 9 10 300 11\n 10 10 60 11\n", 0, 100, "");
+	window_is(one, two, -EAGAIN, 0, "memory nodes changed");
+	window_is(two, one, -EAGAIN, 0, "memory nodes changed");
+	window_is(two, " node 0\n 7 10 200 11\n node 2\n 9 10 300 11\n", -EAGAIN, 0, "memory nodes changed");
+	window_is(one, " node 0\n 8 10 200 11\n 9 1 1 1\n 10 1 1 1\n 11 1 1 1\n", -EAGAIN, 0, "reclaims from it so fast");
+}
+
 /* ---- refault ---- */
 
 static void test_refault_probe(void **state)
@@ -1069,6 +1099,42 @@ static void test_refault_edge(void **state)
 	cgroup_vm_close(g);
 }
 
+static void write_psi(uint64_t some_us)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "some avg10=0.00 avg60=0.00 avg300=0.00 total=%llu\n", (unsigned long long)some_us);
+	put("vm/memory.pressure", text);
+}
+
+/* Nothing comes back, but the VM waits for memory: that is the edge as well. */
+static void test_refault_pressure(void **state)
+{
+	struct wss_reading reading;
+	struct memoc_err err = {""};
+
+	put("proc/meminfo", "MemTotal: 5 kB\nSwapTotal: 100 kB\n");
+	put("vm/memory.reclaim", "");
+	write_psi(1000);
+	struct cgroup_vm *g = fake_group("6291456\n");
+	struct wss *w = open_it(WSS_REFAULT);
+	remembered = (struct wss_memory){0};
+	for (unsigned i = 0; i < 2; i++) {
+		write_psi(1000);
+		struct wss_sample *s = begin_in(w, g, false, 0, "");
+		for (uint64_t began = now_ms(); now_ms() == began;)
+			; /* a window of no length has no share */
+		write_psi(1000000000); /* more than the window can have been: a share is taken of it, however long it was */
+		if (i == 0)
+			end_fails(s, -EAGAIN, "it waits for memory");
+		else
+			assert_int_equal(wss_end(s, &reading, &err), 0);
+	}
+	assert_int_equal(reading.wss_bytes, 6291456);
+	wss_close(w);
+	cgroup_vm_close(g);
+}
+
 #define ON_IDLE_TREE(test) cmocka_unit_test_setup_teardown(test, open_idle_tree, close_idle_tree)
 #define ON_ROOT(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
 
@@ -1096,8 +1162,10 @@ int main(void)
 		ON_IDLE_TREE(test_idle_under_reclaim_v1),
 		cmocka_unit_test(test_lru_text),
 		ON_ROOT(test_lru_probe),
+		cmocka_unit_test(test_lru_window),
 		ON_ROOT(test_refault_probe),
 		ON_ROOT(test_refault_edge),
+		ON_ROOT(test_refault_pressure),
 	};
 
 	self_fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
