@@ -39,7 +39,7 @@ static enum frame_kind kind_of(uint64_t flags)
 		return FRAME_ABSENT;
 	if (flags & KPF_HUGE)
 		return FRAME_HUGETLB;
-	/* A page that KSM has merged shows others' accesses, too. But 6.12 calls all anonymous pages so (measured). */
+	/* A page that KSM has merged shows others' accesses, too. But 6.12 calls all anonymous pages so. */
 	return flags & KPF_LRU ? FRAME_TRACKED : FRAME_UNTRACKED;
 }
 
@@ -81,7 +81,8 @@ static int judge(int kpageflags, struct frame *f, uint64_t flags)
 	f->head = head;
 	f->kind = kind_of(flags);
 	f->swap_backed = (flags & KPF_SWAPBACKED) != 0;
-	f->sole = (flags & (KPF_ANON | KPF_KSM)) == KPF_ANON;
+	f->anonymous = (flags & KPF_ANON) != 0;
+	f->merged = (flags & KPF_KSM) != 0;
 	f->huge = (flags & KPF_THP) != 0;
 	return 0;
 }

@@ -18,7 +18,8 @@ enum frame_kind {
 struct frame {
 	uint64_t pfn, head; /* head = pfn but in a huge page */
 	enum frame_kind kind;
-	bool sole;	  /* anonymous and not merged by KSM: nobody but this process's kin has it; as .swap_backed */
+	bool anonymous;	  /* nobody but this process's kin has it, unless KSM merged it; as .swap_backed */
+	bool merged;	  /* by KSM; all anonymous memory is called so by Linux 6.12; as .swap_backed */
 	bool huge;	  /* within one; as .swap_backed */
 	bool swap_backed; /* anonymous or shared memory, not a file's cache; set where .kind was looked up */
 };

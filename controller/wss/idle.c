@@ -27,6 +27,7 @@ struct idle_sample {
 	size_t n;
 	uint64_t *page;
 	struct frame *frames;
+	bool ksm; /* may have merged pages of it */
 };
 
 int wss_idle_probe(const char *root, struct memoc_err *why)
@@ -106,6 +107,21 @@ static int no_hugetlb(const struct idle_sample *i, struct memoc_err *err)
 	return 0;
 }
 
+/* Whether anything on this host is merged, or may be soon: what kpageflags says of that is wrong in 6.12. */
+static bool ksm_at_work(const char *root)
+{
+	static const char *const files[] = {"/sys/kernel/mm/ksm/run", "/sys/kernel/mm/ksm/pages_shared"};
+
+	for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+		uint64_t number = 0;
+		int r = wss_read_number(root, files[i], &number);
+
+		if (r != -ENOENT && (r < 0 || number))
+			return true;
+	}
+	return false;
+}
+
 static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s, struct memoc_err *err)
 {
 	const struct idle *idle = w->own;
@@ -125,6 +141,7 @@ static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s
 	i->frames = malloc(((size_t)t->pages + 1) * sizeof(*i->frames));
 	if (!i->page || !i->frames)
 		return memoc_err_set(err, -ENOMEM, "out of memory");
+	i->ksm = ksm_at_work(w->root);
 	i->n = wss_pick_pages(&s->ram, t->pages, &s->seed, i->page);
 	const struct frame_files files = {i->pagemap, idle->kpageflags};
 	r = frames_look(&files, i->page, i->n, NULL, i->frames, err);
@@ -173,7 +190,7 @@ static bool is_shared(const struct guest_ram *ram, uint64_t page, size_t *at)
  * off; and frames that live on without the page, once it was written to and got a copy: KSM's, and a file's that is
  * mapped privately.
  */
-static int look_again(const struct idle *idle, const struct idle_sample *i, const struct guest_ram *ram,
+static int look_again(const struct idle *idle, const struct idle_sample *i, const struct guest_ram *ram, bool ksm,
 		      struct page *ret, struct memoc_err *err)
 {
 	const struct frame_files files = {i->pagemap, idle->kpageflags};
@@ -193,7 +210,7 @@ static int look_again(const struct idle *idle, const struct idle_sample *i, cons
 		const struct frame *f = &i->frames[k];
 
 		ret[k] = (struct page){*f, bit[k]};
-		bool alone = is_shared(ram, i->page[k], &at) || f->sole;
+		bool alone = is_shared(ram, i->page[k], &at) || (f->anonymous && !(ksm && f->merged));
 		if (f->kind == FRAME_TRACKED && f->pfn == f->head && bit[k] && alone)
 			continue;
 		known[m] = *f;
@@ -251,7 +268,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 
 	if (!now)
 		return memoc_err_set(err, -ENOMEM, "out of memory");
-	r = look_again(s->wss->own, i, &s->ram, now, err);
+	r = look_again(s->wss->own, i, &s->ram, i->ksm || ksm_at_work(s->wss->root), now, err);
 	if (r < 0)
 		return r;
 	struct count c = count(i, now);

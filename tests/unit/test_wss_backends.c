@@ -28,7 +28,9 @@
 #define PRESENT (UINT64_C(1) << 63)
 #define SWAPPED (UINT64_C(1) << 62)
 #define LRU (UINT64_C(1) << 5)
+#define ANON (UINT64_C(1) << 12)
 #define HEAD (UINT64_C(1) << 15)
+#define KSM (UINT64_C(1) << 21)
 #define TAIL (UINT64_C(1) << 16)
 #define HUGE (UINT64_C(1) << 17)
 #define THP (UINT64_C(1) << 22)
@@ -414,6 +416,40 @@ static void end_doubts(struct wss_sample *s, uint64_t unjudged)
 	assert_int_equal(reading.pages, 2048 - unjudged);
 	assert_int_equal(reading.wss_bytes, 0);
 	assert_in_range(reading.error_bytes, unjudged * PAGE, (unjudged + 10) * PAGE);
+}
+
+/* A page that was written to and left a merged frame behind, which keeps its bit; the frame counts for what it says of
+ * itself. */
+static unsigned copied_from_merged(struct wss *w)
+{
+	struct wss_reading reading;
+	struct memoc_err err = {""};
+
+	map_page(600, small_pfn(600), LRU | ANON | KSM);
+	struct wss_sample *s = begin_it(w, 2048);
+	map_page(600, 20000, LRU | ANON | KSM);
+	set_idle(20000, false);
+	assert_int_equal(wss_end(s, &reading, &err), 0);
+	return (unsigned)(reading.wss_bytes / PAGE);
+}
+
+/* Linux 6.12 says of all anonymous memory that it is merged: believed only where KSM is or was at work. */
+static void test_idle_merged(void **state)
+{
+	struct wss *w;
+
+	usual_pages();
+	w = open_it(WSS_IDLE);
+	assert_int_equal(copied_from_merged(w), 0); /* not looked up again: no kernel without KSM has such a page */
+	put("sys/kernel/mm/ksm/run", "0\n");
+	put("sys/kernel/mm/ksm/pages_shared", "0\n");
+	assert_int_equal(copied_from_merged(w), 0);
+	put("sys/kernel/mm/ksm/pages_shared", "17\n");
+	assert_int_equal(copied_from_merged(w), 1);
+	put("sys/kernel/mm/ksm/pages_shared", "0\n");
+	put("sys/kernel/mm/ksm/run", "1\n");
+	assert_int_equal(copied_from_merged(w), 1);
+	wss_close(w);
 }
 
 /* What khugepaged puts together bears no mark: that is not known to be in use. */
@@ -1044,7 +1080,8 @@ static void window_is(const char *begin, const char *now, int code, uint64_t pag
 		fail_msg("%d, %llu pages, \"%s\"", r, (unsigned long long)found, err.text);
 }
 
-/* What nobody touched since the begin lies in older generations; a node that comes or goes within the window has no two looks. */
+/* What nobody touched since the begin lies in older generations; a node that comes or goes within the window has no two
+ * looks. */
 static void test_lru_window(void **state)
 {
 	const char *one = " node 0\n 7 10 200 11\n", *two = " node 0\n 7 10 200 11\n node 1\n 9 10 300 11\n";
@@ -1053,7 +1090,8 @@ static void test_lru_window(void **state)
 	window_is(one, two, -EAGAIN, 0, "memory nodes changed");
 	window_is(two, one, -EAGAIN, 0, "memory nodes changed");
 	window_is(two, " node 0\n 7 10 200 11\n node 2\n 9 10 300 11\n", -EAGAIN, 0, "memory nodes changed");
-	window_is(one, " node 0\n 8 10 200 11\n 9 1 1 1\n 10 1 1 1\n 11 1 1 1\n", -EAGAIN, 0, "reclaims from it so fast");
+	window_is(one, " node 0\n 8 10 200 11\n 9 1 1 1\n 10 1 1 1\n 11 1 1 1\n", -EAGAIN, 0,
+		  "reclaims from it so fast");
 }
 
 /* ---- refault ---- */
@@ -1103,7 +1141,8 @@ static void write_psi(uint64_t some_us)
 {
 	char text[128];
 
-	snprintf(text, sizeof(text), "some avg10=0.00 avg60=0.00 avg300=0.00 total=%llu\n", (unsigned long long)some_us);
+	snprintf(text, sizeof(text), "some avg10=0.00 avg60=0.00 avg300=0.00 total=%llu\n",
+		 (unsigned long long)some_us);
 	put("vm/memory.pressure", text);
 }
 
@@ -1123,8 +1162,9 @@ static void test_refault_pressure(void **state)
 		write_psi(1000);
 		struct wss_sample *s = begin_in(w, g, false, 0, "");
 		for (uint64_t began = now_ms(); now_ms() == began;)
-			; /* a window of no length has no share */
-		write_psi(1000000000); /* more than the window can have been: a share is taken of it, however long it was */
+			;	       /* a window of no length has no share */
+		write_psi(1000000000); /* more than the window can have been: a share is taken of it, however long it
+					  was */
 		if (i == 0)
 			end_fails(s, -EAGAIN, "it waits for memory");
 		else
@@ -1145,6 +1185,7 @@ int main(void)
 		ON_ROOT(test_words),
 		ON_IDLE_TREE(test_idle_marks_single_heads),
 		ON_IDLE_TREE(test_idle_pages_that_change),
+		ON_IDLE_TREE(test_idle_merged),
 		ON_IDLE_TREE(test_idle_collapsed),
 		ON_IDLE_TREE(test_idle_untracked),
 		ON_IDLE_TREE(test_idle_small_huge_pages),
