@@ -522,6 +522,8 @@ static void hold(struct core *c, struct vm *vm, bool flag, struct vm_ctx *x)
 
 /* ---- VM events ---- */
 
+#define TRIM_MS 120000 /* its migration begins within that time, or whoever wanted it tells again, or is gone */
+
 /* What an earlier controller knew; the balloon's word is believed where it was learned from this same guest. */
 static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, const struct core_config *config)
 {
@@ -548,6 +550,8 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 	vm->held = m->held;
 	vm->drained = m->drained;
 	vm->silent = m->silent;
+	vm->trim_from_bytes = m->trim_from_bytes;
+	vm->trim_until_ms = m->trim_from_bytes ? now_ms + TRIM_MS : 0;
 	/* Asked for all: less is what the guest had before it was reset, or somebody else's doing. Its own total tells.
 	 */
 	vm->actual_stale = m->target_bytes >= vm->facts.max_bytes;
@@ -559,8 +563,6 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 }
 
 /* ---- before a migration ---- */
-
-#define TRIM_MS 120000 /* its migration begins within that time, or whoever wanted it tells again, or is gone */
 
 static void begin_trim(struct vm *vm, struct vm_ctx *x)
 {

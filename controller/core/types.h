@@ -166,6 +166,7 @@ struct vm_memory {
 	bool silent;		     /* it did not tell what it uses */
 	uint64_t advice_limit_bytes; /* the limit found was raised while its memory is read, and is to go back to this;
 					0 = no */
+	uint64_t trim_from_bytes;    /* made small because it is about to migrate, and of this size before; 0 = no */
 	uint64_t overhead_bytes;     /* QEMU's own memory as it was measured; 0 = it was not */
 };
 

@@ -242,6 +242,7 @@ struct vm {
 	enum advice_state advice_state;
 	struct advice_report advice; /* of the last time */
 	uint64_t advice_ms;	     /* when that began; 0 = never */
+	bool advice_room_due;	     /* the limit may still be raised for this reading */
 	uint64_t advice_limit_bytes; /* what the limit is to go back to; 0 = it was not raised */
 
 	/* --- a person's word --- */

@@ -27,6 +27,15 @@ static void ask(struct vm *vm, struct vm_ctx *x, enum effect_type type, uint64_t
 		e->bytes = bytes;
 }
 
+/* Swapped out as it was looked at last; or by the map, which knows of memory that was never allocated, too. */
+static bool wants_room(const struct vm *vm)
+{
+	uint64_t swapped = vm->has_sample ? vm->sample.swapped_bytes : 0;
+
+	return max_u64(swapped, add_sat_u64(vm->advice.swapped_bytes, vm->advice.untouched_bytes)) >= ROOM_LEAST_BYTES;
+}
+
+/* Once for each reading; as long as it is due it is tried again, as a limit may be on its way or the map not there yet. */
 static void make_room(struct vm *vm, struct vm_ctx *x)
 {
 	uint64_t buffer = x->buffer_bytes > 0 ? (uint64_t)x->buffer_bytes : 0;
@@ -36,9 +45,10 @@ static void make_room(struct vm *vm, struct vm_ctx *x)
 	room = min_u64(room, buffer / 2);
 	/* Raised by a memocd that was killed, or for a migration before and not down again yet: once is enough. */
 	if (vm->advice_limit_bytes && vm->limit_bytes > vm->advice_limit_bytes)
+		vm->advice_room_due = false;
+	if (!vm->advice_room_due || vm->advice_state != ADVICE_GIVEN || !limited || !room || !wants_room(vm))
 		return;
-	if (!limited || !room || !vm->has_sample || vm->sample.swapped_bytes < ROOM_LEAST_BYTES)
-		return;
+	vm->advice_room_due = false;
 	snprintf(vm->reason, sizeof(vm->reason), "room for what is read of it while it is sent or saved");
 	uint64_t back = vm->limit_bytes;
 	vm_send_limit(vm, x, add_sat_u64(back, room));
@@ -74,6 +84,7 @@ void vm_advice_maintain(struct vm *vm, struct vm_ctx *x)
 
 	if (over && !vm->limit_pending && x->now_ms - vm->limit_sent_ms >= ROOM_AGAIN_MS)
 		take_room(vm, x);
+	make_room(vm, x);
 }
 
 void vm_advice_limit_result(struct vm *vm, struct vm_ctx *x, int code, bool reached, uint64_t before_bytes)
@@ -99,6 +110,7 @@ static void begin(struct vm *vm, struct vm_ctx *x)
 
 	vm->advice_state = ADVICE_GIVEN;
 	vm->advice = (struct advice_report){.over = false};
+	vm->advice_room_due = true;
 	vm->advice_ms = x->now_ms;
 	ask(vm, x, EFFECT_ADVICE_BEGIN, x->swap_low ? 0 : spare);
 	make_room(vm, x);
@@ -146,8 +158,10 @@ void vm_advice_report(struct vm *vm, struct vm_ctx *x, const struct advice_repor
 	if (vm->advice_state != ADVICE_GIVEN && vm->advice_state != ADVICE_ENDING)
 		return;
 	vm->advice = *r;
-	if (!r->over)
+	if (!r->over) {
+		make_room(vm, x);
 		return;
+	}
 	vm->advice_state = vm->state == VM_MIGRATING_OUT ? ADVICE_DONE : ADVICE_NONE;
 	tell(vm, x);
 	take_room(vm, x);

@@ -56,6 +56,7 @@ static void write_vm(struct json_writer *w, const struct state_vm *vm)
 	jw_bool(w, "limit_ours", m->limit_ours);
 	jw_bool(w, "silent", m->silent);
 	jw_u64(w, "advice_limit_bytes", m->advice_limit_bytes);
+	jw_u64(w, "trim_from_bytes", m->trim_from_bytes);
 	jw_u64(w, "overhead_bytes", m->overhead_bytes);
 	jw_bool(w, "limit_open", vm->limit_open);
 	write_policy(w, &vm->policy);
@@ -226,6 +227,7 @@ static bool read_vm(const struct json *j, struct state_vm *vm)
 	       read_u64(j, "pinned_bytes", &m->pinned_bytes) && read_bool(j, "held", &m->held) &&
 	       read_bool(j, "drained", &m->drained) && read_bool(j, "limit_ours", &m->limit_ours) &&
 	       read_bool(j, "silent", &m->silent) && read_u64(j, "advice_limit_bytes", &m->advice_limit_bytes) &&
+	       read_u64(j, "trim_from_bytes", &m->trim_from_bytes) &&
 	       read_u64(j, "overhead_bytes", &m->overhead_bytes) && read_bool(j, "limit_open", &vm->limit_open) &&
 	       read_policy(j, &vm->policy);
 }

@@ -33,7 +33,7 @@
 	BOOL(T, P, known), U64(T, P, target_bytes), ENUM(T, P, health, 0, BALLOON_HEALTH_END),                         \
 	U64(T, P, speed_bytes_per_s), U64(T, P, floor_bytes), U64(T, P, retry_delay_ms), U64(T, P, pinned_bytes),      \
 	BOOL(T, P, held), BOOL(T, P, drained), BOOL(T, P, limit_ours), BOOL(T, P, silent), U64(T, P, advice_limit_bytes),  \
-	U64(T, P, overhead_bytes)
+	U64(T, P, trim_from_bytes), U64(T, P, overhead_bytes)
 
 #define STATS(T, P)                                                                                                    \
 	U64(T, P, last_update_s), U64(T, P, usable_bytes), U64(T, P, unused_bytes), U64(T, P, disk_caches_bytes),      \
@@ -146,7 +146,7 @@ static const struct field vm_list[] = {
 	U64(struct vm, , grow_ms), U64(struct vm, , shrink_ms), U64(struct vm, , dwell_ms), U64(struct vm, , change_ms), INT(struct vm, , double_swap_signs),
 	BOOL(struct vm, , double_swap), U64(struct vm, , double_swap_ms), U64(struct vm, , double_swap_until_ms), U64(struct vm, , pinned_bytes),
 	U64(struct vm, , trim_until_ms), U64(struct vm, , trim_from_bytes),
-	ENUM(struct vm, , advice_state, 0, ADVICE_DONE + 1), ADVICE(struct vm, advice.), U64(struct vm, , advice_ms), U64(struct vm, , advice_limit_bytes),
+	ENUM(struct vm, , advice_state, 0, ADVICE_DONE + 1), ADVICE(struct vm, advice.), BOOL(struct vm, , advice_room_due), U64(struct vm, , advice_ms), U64(struct vm, , advice_limit_bytes),
 	BOOL(struct vm, , held), BOOL(struct vm, , drained), BOOL(struct vm, , quarantined),
 	WORDS(struct vm, , policy_memory),
 };

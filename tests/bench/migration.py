@@ -26,54 +26,13 @@ import lab as lab_module
 from host import MIB, LabError, MemoryCgroup, wait_for
 from lab import Guest, HostSwap, Lab, Memocd, PrivateLibvirtd
 from memocd import program
+from pages import PAGE, SharedMemory
 
-PAGE = 4096
 MEMORY_MIB = 512
 HOT_MIB = 48
 PACE_MS = 500  # for one walk over the hot pages, which are written to: what a migration can keep up with under emulation
 SETTLE_S = 3
 WATCH_MS = 200  # how often the guest tells its rate
-LIBC = ctypes.CDLL(None, use_errno=True)
-LIBC.mmap.restype = ctypes.c_void_p
-LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
-
-
-class SharedMemory:
-    """The file behind a guest's shared memory: which of its pages were never allocated, and which of those are in memory."""
-
-    def __init__(self, pid, size):
-        self.size = size
-        self.fd = next(os.open(f"/proc/{pid}/fd/{name}", os.O_RDWR) for name in os.listdir(f"/proc/{pid}/fd")
-                       if "memory-backend" in os.readlink(f"/proc/{pid}/fd/{name}"))
-        self.at = LIBC.mmap(None, size, 0, mmap.MAP_SHARED, self.fd, 0)
-        self.holes = self._holes()
-
-    def _holes(self):
-        holes, at = [], 0
-        while at < self.size:
-            at = os.lseek(self.fd, at, os.SEEK_HOLE)
-            if at >= self.size:
-                break
-            try:
-                end = os.lseek(self.fd, at, os.SEEK_DATA)
-            except OSError:  # no data behind it
-                end = self.size
-            holes.append((at // PAGE, end // PAGE))
-            at = end
-        return holes
-
-    def untouched_bytes(self):
-        return sum(end - start for start, end in self.holes) * PAGE
-
-    def zero_resident_bytes(self):
-        found = ctypes.create_string_buffer(self.size // PAGE)
-        if LIBC.mincore(ctypes.c_void_p(self.at), ctypes.c_size_t(self.size), found):
-            raise OSError(ctypes.get_errno(), "mincore")
-        return sum(found.raw[start:end].count(b"\1") for start, end in self.holes) * PAGE
-
-    def close(self):
-        LIBC.munmap(ctypes.c_void_p(self.at), ctypes.c_size_t(self.size))
-        os.close(self.fd)
 
 
 def thread_faults(pid, prefix):
@@ -102,7 +61,7 @@ class Watcher(threading.Thread):
 
     def look(self):
         return {"at": time.monotonic(), "swapped": swapped_bytes(self.pid), "faults": thread_faults(self.pid, "CPU "),
-                "swap_out": self.swap.written_bytes(), "usage": self.group.usage(),
+                "swap_in": self.swap.moved_bytes("in"), "swap_out": self.swap.moved_bytes("out"), "usage": self.group.usage(),
                 "zero": self.shared.zero_resident_bytes() if self.shared else 0}
 
     def run(self):
@@ -118,7 +77,7 @@ class Watcher(threading.Thread):
 
 
 class CountedSwap(HostSwap):
-    """Swap that tells how much was written to it."""
+    """Swap that tells how much was read from it and written to it."""
 
     def __init__(self, lab, mib, kind):
         self.kind = kind
@@ -126,10 +85,12 @@ class CountedSwap(HostSwap):
             lab_module.add_zram = lambda mib: None  # HostSwap then makes a file
         super().__init__(lab, mib)
 
-    def written_bytes(self):
+    def moved_bytes(self, way):
+        """In or out: of this zram; with a file, which has no counters of its own, of the whole machine."""
         if self.kind == "zram":
-            return int(pathlib.Path(f"/sys/block/{os.path.basename(self.device)}/stat").read_text(encoding="ascii").split()[6]) * 512
-        return int(next(line.split()[1] for line in open("/proc/vmstat", encoding="ascii") if line.startswith("pswpout "))) * PAGE
+            stat = pathlib.Path(f"/sys/block/{os.path.basename(self.device)}/stat").read_text(encoding="ascii").split()
+            return int(stat[2 if way == "in" else 6]) * 512
+        return int(next(line.split()[1] for line in open("/proc/vmstat", encoding="ascii") if line.startswith(f"pswp{way} "))) * PAGE
 
 
 class Stage:
@@ -183,7 +144,8 @@ class Stage:
             watcher.join()
             advice = [e["reason"] for e in self.memocd.events() if e["vm"] == name and e["event"] == "advice"]
             end = watcher.seen[-1]
-            reads = next((look for look in watcher.seen if look["swapped"] < before["swapped"] - 2 * MIB), end)
+            # With and without advice alike: what it goes by is what QEMU does, and not what becomes of it.
+            reads = next((look for look in watcher.seen if look["swap_in"] > before["swap_in"] + 2 * MIB), before)
             while_migrating = rate(guest, began, end["at"])
             return {"start_mib": before["swapped"] / MIB, "end_mib": end["swapped"] / MIB,
                     "faults": end["faults"] - reads["faults"], "faults_before": reads["faults"] - before["faults"],
@@ -263,8 +225,11 @@ def main():
     parser.add_argument("--swap", choices=("zram", "file"), default="zram")
     arguments = parser.parse_args()
     for kind in arguments.kinds.split(","):
-        pairs = [(measure(kind, "off", n, arguments), measure(kind, "on", n, arguments)) for n in range(arguments.runs)]
-        table(kind, [off for off, _ in pairs], [on for _, on in pairs])
+        pairs = []
+        for n in range(arguments.runs):
+            order = ("off", "on") if n % 2 == 0 else ("on", "off")  # whatever drifts drifts for both
+            pairs.append({advice: measure(kind, advice, n, arguments) for advice in order})
+        table(kind, *([pair[advice] for pair in pairs] for advice in ("off", "on")))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,15 @@ def program(name):
     return path
 
 
+def check_program(directory, name):
+    """Compiles NAME.c of this directory against the rooms' archives; the program's path, in `directory`."""
+    archives = [program("libcontroller-host.a"), program("libcommon.a")]
+    made = pathlib.Path(directory) / name
+    run([os.environ.get("CC", "gcc"), "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-D_GNU_SOURCE",
+         f"-I{TREE}", "-o", made, TREE / f"tests/system/{name}.c", *archives, "-Wl,--as-needed", "-lcgroup", "-lpthread", "-lm"], limit_s=120)
+    return made
+
+
 def config_text(sections):
     """{"host": {"pool": "1G"}} as an INI file."""
     lines = []

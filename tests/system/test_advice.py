@@ -5,6 +5,7 @@ import contextlib
 import operator
 import os
 import re
+import shutil
 import signal
 import subprocess
 
@@ -12,28 +13,18 @@ import host
 from guest import pluggable_xml
 from host import MIB, wait_for
 from lab import Guest, HostSwap, Memocd, PrivateLibvirtd
-from memocd import program
-from run import limit
+from memocd import check_program, program
+from pages import PAGE, present_pages, swapped_bytes
+from run import Skip, limit
 
 CONFIG = {"host": {"pool": "2G", "buffer": "320M"}, "policy": {"grace": "5s"}}
-PAGE = 4096
 MEMORY_MIB = 256
 SIZE_MIB = 150
+DIMM_MIB = 128
 OWN_MIB = 24  # what QEMU has more of its own after a migration, at most
 HOT_MIB = 20
 SLOW_MIB_PER_S = 24  # a first pass of ten seconds: long enough for something to happen in it
 NO_NICE = ("setpriv", "--bounding-set", "-sys_nice")  # root without CAP_SYS_NICE, which process_madvise wants
-
-
-def present_pages(guest):
-    """A byte for each page of its memory: whether it is in memory, and not only in swap."""
-    maps = [line.split() for line in open(f"/proc/{guest.pid}/maps", encoding="ascii", errors="replace")]
-    blocks = [tuple(int(word, 16) for word in line[0].split("-")) for line in maps]
-    start, end = max(blocks, key=lambda block: block[1] - block[0] if block[1] - block[0] <= MEMORY_MIB * MIB else 0)
-    assert end - start == MEMORY_MIB * MIB, (start, end)
-    with open(f"/proc/{guest.pid}/pagemap", "rb", buffering=0) as pagemap:
-        entries = os.pread(pagemap.fileno(), (end - start) // PAGE * 8, start // PAGE * 8)
-    return bytes(byte >> 7 for byte in entries[7::8])
 
 
 class Pair:
@@ -155,6 +146,26 @@ def migrate_away(pair, guest):
     return zeroes_gone, zeroes
 
 
+def cancel_and_look(pair, guest, mib):
+    """Cancelled in mid-pass, when so much came in and went out again: everything is as before, by the kernel's own word."""
+    size_bytes = MEMORY_MIB * MIB
+    before, faults, present = guest.cgroup().limit(), host.major_faults(guest.pid), present_pages(guest, size_bytes)
+    with Migration(pair, guest) as migration:
+        pair.wait_advised(guest.name, mib)
+        guest.virsh("domjobabort")
+        assert migration.virsh.wait(60) != 0
+    pair.wait_back(guest, before)
+    assert host.major_faults(guest.pid) > faults
+    now = present_pages(guest, size_bytes)
+    was, kept = sum(present), sum(map(operator.and_, present, now))
+    came = sum(now) - kept
+    print(f"    {guest.name}: {kept * PAGE // MIB} of {was * PAGE // MIB} MiB that were in memory before are so after the cancelled migration "
+          f"({kept / was:.1%}), and {came * PAGE / MIB:.1f} that were not", flush=True)
+    assert kept >= 0.95 * was
+    # It read so much at least, and had room for it; what the guest itself touches of it meanwhile is its own.
+    assert came * PAGE <= mib * MIB // 4
+
+
 @limit(500)
 def test_private_memory(pair):
     """Live, to the end: nearly all that was swapped out was read and is out again, and nothing stayed."""
@@ -162,27 +173,36 @@ def test_private_memory(pair):
 
 
 @limit(500)
+def test_scan_and_pagemap_agree(pair):
+    """The kernel's PAGEMAP_SCAN, by which the map is taken where there is one, says what reading pagemap says."""
+    if not shutil.which(os.environ.get("CC", "gcc")):
+        raise Skip("no compiler here: the inside of the map is compiled for it")
+    guest = pair.guest("stayer")
+    check = check_program(pair.lab.base, "scan_check")
+    guest.virsh("suspend")
+    try:
+        said = host.run([check, str(guest.pid), str(MEMORY_MIB)]).stdout
+    finally:
+        guest.virsh("resume")
+    if "no PAGEMAP_SCAN" in said:
+        raise Skip("Linux before 6.7: pagemap is read")
+    scanned, read, both = map(int, re.findall(r"\d+", said))
+    assert scanned == read == both and both * PAGE >= 40 * MIB, said
+
+
+@limit(500)
 def test_shared_memory(pair):
-    """The same with memfd; pages of zeroes that only the reading allocated are gone as well."""
-    gone, zeroes = migrate_away(pair, pair.guest("shared", memfd=True))
+    """The same with memfd; pages of zeroes that only the reading allocated are gone as well. Cancelled once before."""
+    guest = pair.guest("shared", memfd=True)
+    cancel_and_look(pair, guest, 16)
+    gone, zeroes = migrate_away(pair, guest)
     assert zeroes >= 10 and gone >= 0.95 * zeroes, (gone, zeroes)
 
 
 @limit(500)
 def test_cancelled(pair):
-    """Cancelled in mid-pass: advice stops, limit and target are as they were, and what was in memory before still is."""
-    guest = pair.guest("stayer")
-    before, faults, present = guest.cgroup().limit(), host.major_faults(guest.pid), present_pages(guest)
-    with Migration(pair, guest) as migration:
-        pair.wait_advised("stayer")
-        guest.virsh("domjobabort")
-        assert migration.virsh.wait(60) != 0
-    pair.wait_back(guest, before)
-    assert host.major_faults(guest.pid) > faults
-    kept = sum(map(operator.and_, present, present_pages(guest)))
-    print(f"{kept * PAGE // MIB} of {sum(present) * PAGE // MIB} MiB that were in memory before are so after the cancelled migration: "
-          f"{kept / sum(present):.1%}")
-    assert kept >= 0.95 * sum(present)
+    """Cancelled in mid-pass: advice stops, limit and target are as they were, and what was in memory before still is, and nothing else."""
+    cancel_and_look(pair, pair.guest("stayer"), 32)
 
 
 @limit(500)
@@ -277,16 +297,20 @@ def test_postcopy(pair):
 
 
 @limit(500)
-def test_plugged_memory_and_snapshot(pair):
-    """A DIMM plugged while it ran is part of the map; a snapshot of its memory, which goes through the same, ends in the VM as it was."""
+def test_plugged_memory_and_save(pair):
+    """A DIMM that was plugged while it ran is part of the map; and saving reads all memory as a migration does."""
     guest = pair.guest("plugged", extra_xml=pluggable_xml(MEMORY_MIB))
-    guest.plug(128)
-    wait_for(lambda: pair.memocd.info("plugged")["max_bytes"] == (MEMORY_MIB + 128) * MIB, 30, "memocd to know of the DIMM")
+    guest.plug(DIMM_MIB)
+    wait_for(lambda: pair.memocd.info("plugged")["max_bytes"] == (MEMORY_MIB + DIMM_MIB) * MIB, 30, "memocd to know of the DIMM")
+    guest.job("touch 260", limit_s=240)  # more than the guest has elsewhere
+    wait_for(lambda: swapped_bytes(guest.pid, DIMM_MIB * MIB) >= 40 * MIB, 60, "much of the DIMM to be swapped out")
+    swapped = [swapped_bytes(guest.pid, size * MIB) for size in (MEMORY_MIB, DIMM_MIB)]
     image = pair.lab.base / "plugged.memory"
-    guest.virsh("save", str(image), "--running", limit_s=120)
+    guest.virsh("save", str(image), limit_s=120)
     wait_for(lambda: not guest.running(), 60, "it to be saved")
     event = pair.advice_events("plugged")[-1]
-    print(f"    saved: {event['reason']}", flush=True)
+    print(f"    saved: swapped {swapped[0] // MIB} MiB and {swapped[1] // MIB} of the DIMM; {event['reason']}", flush=True)
+    assert event["from_bytes"] >= 0.9 * sum(swapped), (event, swapped)
     # Part of it may be read before the map is there.
     assert event["to_bytes"] >= 8 * MIB and mib_of(event)[1] <= 2 + event["to_bytes"] // MIB // 20, event
     image.unlink()

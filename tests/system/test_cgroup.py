@@ -5,19 +5,18 @@ cgroup_check.c does the checking; this module builds it against the archives of 
 swap and judges what it prints. `python3 tests/system/test_cgroup.py` runs just these tests.
 """
 
-import os
 import pathlib
 import re
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
-TREE = HERE.parent.parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "guest")]
 
 # pylint: disable=wrong-import-position
 import host
 import image
 from lab import Child, HostSwap, LabError
+from memocd import check_program
 from run import limit
 
 HERE_MIB = 200
@@ -44,20 +43,6 @@ poweroff -f
 """
 
 
-def build_check(directory):
-    """Compiles cgroup_check against the rooms' archives, and returns the program's path."""
-    build = pathlib.Path(os.environ.get("MEMOC_BUILD", TREE / "build"))
-    archives = [build / "libcontroller-host.a", build / "libcommon.a"]
-    missing = [str(path) for path in archives if not path.exists()]
-    if missing:
-        raise LabError(f"{', '.join(missing)}: not there; run make first, or set MEMOC_BUILD")
-    program = pathlib.Path(directory) / "cgroup_check"
-    host.run([os.environ.get("CC", "gcc"), "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter",
-              "-Werror", "-D_GNU_SOURCE", f"-I{TREE}", "-o", program, HERE / "cgroup_check.c", *archives,
-              "-Wl,--as-needed", "-lcgroup", "-lpthread", "-lm"], limit_s=120)
-    return program
-
-
 def judge(text):
     """The check's own verdict: every line that failed, and whether it came to its end."""
     failed = [line for line in text.splitlines() if line.startswith("FAILED")]
@@ -69,7 +54,7 @@ def judge(text):
 @limit(180)
 def test_cgroup_here(lab):
     """This machine's memory controller: sampling, lowering with and without swap, raising, opening, a group's end."""
-    program = build_check(lab.base)
+    program = check_program(lab.base, "cgroup_check")
     HostSwap(lab, 512)
     done = host.run([program, host.cgroup_version(), HERE_MIB, "swap"], limit_s=120, check=False)
     judge(done.stdout)
@@ -118,7 +103,7 @@ def build_initrd(program, tree, target):
 @limit(400)
 def test_cgroup_v2_in_guest(lab):
     """v2 of Debian's stock kernel: memory.high and memory.reclaim with zram swap; memory.max untouched, no OOM kill."""
-    program = build_check(lab.base)
+    program = check_program(lab.base, "cgroup_check")
     tree = image.kernel_tree()
     kernel = next(iter(sorted(tree.glob("boot/vmlinuz-*"))))
     initrd, console = lab.base / "initrd", lab.base / "console"

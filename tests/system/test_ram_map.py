@@ -1,17 +1,14 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Where guest RAM lies in a QEMU process, found from outside, against QEMU's own word (`gpa2hva`)."""
 
-import os
-import pathlib
 import re
 import socket
 
 import host
 from lab import Child, LabError
+from memocd import check_program
 from run import limit
 
-HERE = pathlib.Path(__file__).resolve().parent
-TREE = HERE.parent.parent
 MIB = 1 << 20
 
 # name, blocks in MiB as a domain's XML would list them, QEMU's arguments
@@ -29,14 +26,6 @@ MACHINES = [
                           "node,nodeid=0,memdev=a", "-object", "memory-backend-ram,id=m,size=128M", "-device",
                           "pc-dimm,id=d,memdev=m"]),
 ]
-
-
-def build_check(directory):
-    build = pathlib.Path(os.environ.get("MEMOC_BUILD", TREE / "build"))
-    program = pathlib.Path(directory) / "ram_map_check"
-    host.run([os.environ.get("CC", "gcc"), "-std=gnu11", "-O2", "-Wall", "-Werror", "-D_GNU_SOURCE", f"-I{TREE}", "-o", program,
-              HERE / "ram_map_check.c", build / "libcontroller-host.a", build / "libcommon.a", "-lm"], limit_s=120)
-    return program
 
 
 def connected(path):
@@ -85,7 +74,7 @@ def blocks_of(monitor, sizes, dimms):
 @limit(240)
 def test_ram_is_found_where_qemu_has_it(lab):
     """Private and shared memory, NUMA cells and a DIMM: each range is a block of QEMU's; a wrong size is refused with a reason."""
-    check = build_check(lab.base)
+    check = check_program(lab.base, "ram_map_check")
     for name, blocks, arguments in MACHINES:
         monitor = lab.base / f"{name}.monitor"
         qemu = Child(lab, name, ["qemu-system-x86_64", "-accel", "tcg", "-machine", "pc", "-S", "-nodefaults", "-nographic",

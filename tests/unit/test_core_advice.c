@@ -167,6 +167,41 @@ static void room_for_the_reading_comes_from_the_buffer(void **state)
 	assert_true(vm->target_bytes <= max_u64(target, 500 * MIB));
 }
 
+/* Shared memory that was never allocated is allocated by the reading: it needs room, too, though nothing is swapped out. */
+static void memory_never_allocated_needs_room(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = limited(k, 500 * MIB);
+	struct event map = {.type = EVENT_VM_ADVICE, .vm = 1, .advice = {.untouched_bytes = 100 * MIB}};
+
+	kit_sample(k, 1, 499 * MIB, 500 * MIB, 0);
+	assert_int_equal(vm->sample.swapped_bytes, 0);
+	pass(k, 1);
+	assert_null(kit_find(k, EFFECT_LIMIT, 1));
+	assert_int_equal(kit_step(k, &map), 0);
+	assert_true(kit_find(k, EFFECT_LIMIT, 1)->bytes > 500 * MIB);
+	kit_answer(k);
+	assert_int_equal(kit_step(k, &map), 0); /* once */
+	kit_tick(k, 1000);
+	assert_null(kit_find(k, EFFECT_LIMIT, 1));
+	report(k, true);
+	assert_int_equal(kit_find(k, EFFECT_LIMIT, 1)->bytes, 500 * MIB);
+}
+
+/* Caught while it shrinks: as soon as that limit is in force. */
+static void room_waits_for_a_limit_on_its_way(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = limited(k, 500 * MIB);
+
+	vm->limit_pending = true;
+	pass(k, 1);
+	assert_null(kit_find(k, EFFECT_LIMIT, 1));
+	vm->limit_pending = false;
+	kit_tick(k, 1000);
+	assert_true(kit_find(k, EFFECT_LIMIT, 1)->bytes > 500 * MIB);
+}
+
 /* Cancelled while the limit is raised: the size from before is the size it has. */
 static void a_raised_limit_is_no_size(void **state)
 {
@@ -409,6 +444,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(post_copy_ends_the_last_look, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(later_passes_and_off_mean_none, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(room_for_the_reading_comes_from_the_buffer, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(memory_never_allocated_needs_room, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(room_waits_for_a_limit_on_its_way, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_raised_limit_is_no_size, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_drained_vm_stays_open, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_limit_not_reached_is_asked_for_again, open_kit, close_kit),

@@ -11,7 +11,7 @@
  *   at MS DO…                          DO is one of
  *     add VM max=SIZE [origin=start|incoming|adopt] [carried=SIZE] [min= weight= cap= swap=no balloon=no device=no
  * eligible=no overhead=] [demand= noise= touched= actual= limit= speed= driver=ok|stuck|trickle|none] [target= health=
- * pinned= ours=yes] set VM demand= noise= touched= actual= limit= speed= driver= lying=yes silent=yes limit-fails=yes
+ * pinned= trimmed-from= ours=yes] set VM demand= noise= touched= actual= limit= speed= driver= lying=yes silent=yes limit-fails=yes
  * facts VM min= weight= cap= …       the domain's XML was read again
  *     running|paused|rebooted|migrating-out|migration-over|stopping|drain VM
  *     hold|release|quarantine|unquarantine|trim|untrim VM|all        pin VM SIZE        balloon VM SIZE
@@ -194,6 +194,7 @@ static void add_vm(struct scenario *s, size_t line, const char *name)
 						      : ORIGIN_START;
 	memory.known |= has_size(s, line, "target", &memory.target_bytes);
 	memory.known |= has_size(s, line, "pinned", &memory.pinned_bytes);
+	has_size(s, line, "trimmed-from", &memory.trim_from_bytes);
 	flag(s, line, "ours", &memory.limit_ours);
 	w = word(s->lines[line], "health");
 	for (int h = 1; w && h < BALLOON_HEALTH_END; h++)
