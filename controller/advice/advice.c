@@ -24,6 +24,7 @@ struct advice {
 	size_t n;
 	uint64_t read_bytes;	 /* sum of the blocks whose reading has begun */
 	uint64_t position_bytes; /* of the step before */
+	uint64_t advance_bytes;	 /* how far the reader came between two looks of late */
 	bool cut;		 /* that step was, at its bound */
 };
 
@@ -406,6 +407,8 @@ static int block_ahead(struct step *s, struct block *b, size_t from, size_t to)
 static int ahead(struct step *s)
 {
 	uint64_t position = s->order->position_bytes, advance = sub_sat_u64(position, s->a->position_bytes);
+	/* It reads in bursts (a limit of its speed is kept per 0.1 s): one look without an advance means little. */
+	s->a->advance_bytes = advance = max_u64(advance, s->a->advance_bytes / 2);
 	size_t gap = max_u64(AHEAD_GAP_BYTES, advance) / ADVICE_PAGE_BYTES;
 	size_t reach = gap + max_u64(AHEAD_BYTES, 4 * advance) / ADVICE_PAGE_BYTES;
 

@@ -135,8 +135,7 @@ static int prepare(struct view *v, struct varlink_reply *reply)
 	return r;
 }
 
-/* A call on the side: a memocd that does not answer must not stop a migration. False: it did not do it. */
-static bool quiet_call(struct cli *cli, const char *method, const char *vm)
+static bool quiet_call_once(struct cli *cli, const char *method, const char *vm)
 {
 	struct varlink_reply reply AUTO_REPLY = {0};
 	struct json_writer *params = call_params_vm(vm);
@@ -151,6 +150,17 @@ static bool quiet_call(struct cli *cli, const char *method, const char *vm)
 	if (r != CLI_DONE) /* a late answer would be taken for that to the next call */
 		cli->client = varlink_client_free(cli->client);
 	return r == CLI_DONE;
+}
+
+/*
+ * A call on the side: a memocd that does not answer must not stop a migration. Once more where the connection was of
+ * before, as memocd may have been restarted since. False: it did not do it.
+ */
+static bool quiet_call(struct cli *cli, const char *method, const char *vm)
+{
+	bool old = cli->client != NULL;
+
+	return quiet_call_once(cli, method, vm) || (old && quiet_call_once(cli, method, vm));
 }
 
 static void renew(void *user)

@@ -18,7 +18,7 @@ from host import MIB
 from lab import LabError
 from run import limit
 from installed import Site
-from windows import PROGRAMS, BottomUp, Errors, HugePages, Reclaiming, Rest, Watch, shared_ram_offset
+from windows import PROGRAMS, Errors, HugePages, Reclaiming, Rest, Watch, bottom_up, reserved_huge_pages, shared_ram_offset
 
 MEMORY_MIB = 128
 WINDOW_MS = 2000
@@ -76,7 +76,7 @@ class Bench(Site):
 
     def aligned(self, **kinds):
         """One whose shared memory lies so that it can be backed by huge pages."""
-        with BottomUp():
+        with bottom_up():
             for _ in range(4):
                 guest = self.small(**kinds)
                 offset = shared_ram_offset(guest.pid, MEMORY_MIB * MIB)
@@ -178,6 +178,21 @@ def test_reclaim(bench):
     assert all(not errors.off and all("reclaimed from within" in why for why in errors.unknown) for errors in (aged, damon)), str(aged)
     assert all(len(errors.off) >= 2 and errors.mean() <= 0.1 for errors in lru), [str(errors) for errors in lru]
     assert len(after.off) >= OTHER_WINDOWS - 1 and after.mean() <= 0.01, str(after)
+
+
+@limit(240)
+def test_reserved_huge_pages(bench):
+    """Memory of hugetlb is found where QEMU has it. The kernel does not track it: no reading, and that reason."""
+    with reserved_huge_pages(MEMORY_MIB + 16):
+        guest = bench.guest("small", MEMORY_MIB, free_page_reporting=False, swap_mib=0, extra_xml="<memoryBacking><hugepages/></memoryBacking>")
+        try:
+            guest.wait_ready(180)
+            with Watch(guest, "idle", WINDOW_MS, tables=False) as watch:
+                assert watch.end - watch.start == MEMORY_MIB * MIB, (watch.start, watch.end)
+                window = watch.window()
+        finally:
+            bench.remove(guest)
+    assert window.read is None and "reserved huge pages" in window.why, window
 
 
 @limit(10)

@@ -203,18 +203,29 @@ class Errors:
     HEAD = "   n unkn.  ±2 %   ±5 %    mean   most honest cost ms"
 
 
-class BottomUp:
-    """QEMUs that start meanwhile map their memory from below: each large mapping begins where an aligned one ended. Shared memory is
-    backed by huge pages only where it is mapped at a multiple of their size, and QEMU takes what address the kernel gives."""
+class Setting:
+    """A setting of the kernel for the length of a block."""
 
-    SETTING = pathlib.Path("/proc/sys/vm/legacy_va_layout")
+    def __init__(self, path, value):
+        self.path, self.value = pathlib.Path(path), str(value)
 
     def __enter__(self):
-        self.before = self.SETTING.read_text(encoding="ascii")
-        self.SETTING.write_text("1", encoding="ascii")
+        self.before = self.path.read_text(encoding="ascii")
+        self.path.write_text(self.value, encoding="ascii")
 
     def __exit__(self, *_):
-        self.SETTING.write_text(self.before, encoding="ascii")
+        self.path.write_text(self.before, encoding="ascii")
+
+
+def bottom_up():
+    """QEMUs that start meanwhile map their memory from below: each large mapping begins where an aligned one ended. Shared memory is
+    backed by huge pages only where it is mapped at a multiple of their size, and QEMU takes what address the kernel gives."""
+    return Setting("/proc/sys/vm/legacy_va_layout", 1)
+
+
+def reserved_huge_pages(mib):
+    """Of 2 MiB, for guests that ask for such."""
+    return Setting("/proc/sys/vm/nr_hugepages", mib // 2)
 
 
 def shared_ram_offset(pid, size_bytes):

@@ -199,6 +199,23 @@ def test_cancelled_in_mid_pass(pair):
 
 
 @limit(300)
+def test_cancelled_after_memocd_was_killed(pair):
+    """The memocd that made it smaller is gone; the next one knows what size it is to have again."""
+    guest, memocd = pair.wait_stayer(), pair.here.memocd
+    before = memocd.vm("stayer")["balloon_bytes"]
+    child = pair.begin(guest, "--live", *SLOW)
+    on_its_way(pair, guest)
+    assert memocd.vm("stayer")["balloon_bytes"] < before - 100 * MIB
+    memocd.kill()
+    memocd.start()
+    memocd.wait_vm("stayer", lambda vm: vm["state"] == "migrating-out", 30, "found migrating")
+    child.send_signal(signal.SIGINT)
+    said = fails(child)
+    assert "stayer was not migrated: cancelled" in said, said
+    goes_on_here(pair, guest, before)
+
+
+@limit(300)
 def test_cancelled_before_it_began(pair):
     """Ctrl-C while its balloon still moves: memocd notices that whoever wanted it has gone."""
     here, guest = pair.here.memocd, pair.wait_stayer()
