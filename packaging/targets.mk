@@ -13,7 +13,7 @@ help:
 	@echo 'make demo            the story told by real guests, under 3 minutes (root; KEEP=1 leaves it running)'
 	@echo 'make check           deps, build, check-unit, check-system'
 	@echo 'make check-unit      unit tests and virtual-time scenarios; no root'
-	@echo 'make check-system    real libvirt and real guests (root); TESTS="words" picks some by name'
+	@echo 'make check-system    real libvirt and real guests (root); TESTS="words" picks some by name, LANES=N: side by side'
 	@echo 'make check-lab       a whole Debian in QEMU, memoc installed on it from its package (root, Debian); LAB=bookworm|trixie, TESTS="words"'
 	@echo 'make bench           figures, tests/bench (root)'
 	@echo 'make bench-policy    policies over traces and the bars they have to meet; TRACES=DIR: real ones; tests/bench/policy'
@@ -51,8 +51,9 @@ tests: $(UNIT)
 check-unit: all $(UNIT)
 	@MEMOC_BUILD=$(abspath $(B)) packaging/run-unit $(UNIT)
 
+LANES ?= 2
 check-system: all
-	$(SUDO) env MEMOC_BUILD=$(abspath $(B)) $(PYTHON) tests/system/run.py $(if $(TESTS),-k '$(TESTS)')
+	$(SUDO) env MEMOC_BUILD=$(abspath $(B)) $(PYTHON) tests/system/run.py --lanes $(LANES) $(if $(TESTS),-k '$(TESTS)')
 
 # Recursive, so that what deps has just installed is seen when flags are asked for.
 check:

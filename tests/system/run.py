@@ -5,12 +5,17 @@ A module may have `fixture(lab)`, a function that yields one object; it is made 
 (without it the test gets the Lab itself). After a failed test it is made anew, so that no test suffers from another. If
 the object has `reset()`, that is called before every test, and `check()` after each that has passed. A test raises Skip("why") where its subject cannot exist.
 
+With --lanes N so many modules run side by side, each with libvirtds, guests and cgroups of its own; a test that is marked
+`alone` (it cannot bear others' swap, say) runs before them.
+
 The last line is "N passed, N failed, N skipped"; the exit status is 0 when none failed and at least one ran.
 """
 
 import argparse
 import importlib.util
 import inspect
+import multiprocessing
+import multiprocessing.connection
 import pathlib
 import signal
 import sys
@@ -43,6 +48,12 @@ def limit(seconds):
         return function
 
     return mark
+
+
+def alone(function):
+    """Decorator: no other test may run beside this one."""
+    function.alone = True
+    return function
 
 
 def on_alarm(*_):
@@ -137,15 +148,24 @@ def short_trace(error):
 
 
 class Results:
-    def __init__(self):
+    """What became of the tests. In a lane they are told to `link` as well, whose other end adds them up."""
+
+    def __init__(self, link=None):
         self.counts = {"passed": 0, "failed": 0, "skipped": 0}
-        self.bad = []
+        self.bad, self.link = [], link
 
     def add(self, outcome, name, began, why=""):
-        self.counts[outcome] += 1
         print(f"{outcome:8}{name} ({time.monotonic() - began:.1f} s){': ' + why if why else ''}", flush=True)
+        line = f"{outcome}: {name}{': ' + why.strip().splitlines()[-1] if why else ''}"
+        if self.link:
+            self.link.send((outcome, line))
+        else:
+            self.count(outcome, line)
+
+    def count(self, outcome, line):
+        self.counts[outcome] += 1
         if outcome != "passed":
-            self.bad.append(f"{outcome}: {name}{': ' + why.strip().splitlines()[-1] if why else ''}")
+            self.bad.append(line)
 
     def close(self):
         for line in self.bad:
@@ -186,16 +206,68 @@ def list_tests(modules):
     return 0
 
 
-def run_all(modules, repeat):
+def run_module(module, tests, results):
+    module_run = ModuleRun(module, results)
+    try:
+        for name, function in tests:
+            module_run.run(name, function)
+    finally:
+        module_run.finish(f"{module.__name__} (clean-up)")
+
+
+def apart(modules):
+    """(tests that must be alone, the others), each as collect() has them."""
+    split = [[(module, [test for test in tests if getattr(test[1], "alone", False) == alone_ones]) for module, tests in modules]
+             for alone_ones in (True, False)]
+    return [[entry for entry in entries if entry[1]] for entries in split]
+
+
+def lane(modules, todo, link):
+    """Takes one module after the other until none is left."""
+    results = Results(link)
+    while (index := todo.get()) is not None:
+        run_module(*modules[index], results)
+
+
+def run_lanes(modules, lanes, results):
+    """The longest first, by the time that their tests may take, so that the lanes end together."""
+    context = multiprocessing.get_context("fork")
+    todo, running = context.SimpleQueue(), {}
+    order = sorted(range(len(modules)), reverse=True,
+                   key=lambda index: sum(getattr(function, "limit_s", TEST_LIMIT_S) for _, function in modules[index][1]))
+    for index in [*order, *[None] * lanes]:
+        todo.put(index)
+    try:
+        for number in range(lanes):
+            ours, theirs = context.Pipe(duplex=False)
+            process = context.Process(target=lane, args=(modules, todo, theirs), name=f"lane {number + 1}")
+            process.start()
+            theirs.close()
+            running[ours] = process
+        while running:
+            for link in multiprocessing.connection.wait(list(running)):
+                try:
+                    results.count(*link.recv())
+                except EOFError:
+                    process = running.pop(link)
+                    process.join()
+                    if process.exitcode:
+                        results.add("failed", process.name, time.monotonic(), f"ended with status {process.exitcode}")
+    finally:
+        for process in running.values():
+            process.terminate()
+        for process in running.values():
+            process.join()
+
+
+def run_all(modules, repeat, lanes):
     results = Results()
     for _ in range(repeat):
-        for module, tests in modules:
-            module_run = ModuleRun(module, results)
-            try:
-                for name, function in tests:
-                    module_run.run(name, function)
-            finally:
-                module_run.finish(f"{module.__name__} (clean-up)")
+        first, others = apart(modules) if lanes > 1 else (modules, [])
+        for module, tests in first:
+            run_module(module, tests, results)
+        if others:
+            run_lanes(others, min(lanes, len(others)), results)
     began = time.monotonic()
     for line in lab_module.leftovers(kept_too=False):
         results.add("failed", "leftovers", began, line)
@@ -209,6 +281,7 @@ def main():
                         help="where the modules are (tests/lab has its own)")
     parser.add_argument("--list", action="store_true", help="show the tests and what each is for")
     parser.add_argument("--repeat", metavar="N", type=int, default=1, help="run them so many times")
+    parser.add_argument("--lanes", metavar="N", type=int, default=1, help="so many modules side by side")
     arguments = parser.parse_args()
     # Test modules import names from `run`: they must get this very module, or their Skip would be another class.
     sys.modules["run"] = sys.modules[__name__]
@@ -224,7 +297,7 @@ def main():
     signal.signal(signal.SIGHUP, on_terminate)
     for problem in lab_module.sweep():
         print(f"sweep: {problem}", file=sys.stderr)
-    return run_all(modules, arguments.repeat)
+    return run_all(modules, arguments.repeat, arguments.lanes)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import re
 
 from lab import HostSwap
 from stage import MIB, RESIZE_LIMIT_S, Stage, SwaplessMemocd, assert_order, at, brief, host, pairs, wait_for
-from run import Skip, limit
+from run import Skip, alone, limit
 
 MEMORY_MIB = 384
 # A software-emulated guest's balloon takes 400 to 700 MiB/s; with a hundredth of a processor 5 to 9 MiB/s, and no more of it
@@ -212,6 +212,7 @@ def replace_swap(bench, mib):
     old.remove()
 
 
+@alone
 def test_nearly_full_host_swap_is_kept(bench):
     """[swap] keep_free: limits stop where host swap is nearly full, say so, and go on once there is room again."""
     if set(host.swaps()) != {bench.swap.device}:
