@@ -8,16 +8,37 @@ import os
 
 PAGE = 4096
 PRESENT, SWAPPED = 1 << 7, 1 << 6  # in the last byte of an entry of pagemap
+PROCESS_MADVISE, MADV_PAGEOUT = 440, 21
 LIBC = ctypes.CDLL(None, use_errno=True)
 LIBC.mmap.restype = ctypes.c_void_p
 LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 
 
+def mapping(pid, size_bytes):
+    """(start, end) of the writable mapping of that size."""
+    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as maps:
+        ranges = [tuple(int(word, 16) for word in line.split()[0].split("-")) for line in maps if " rw" in line]
+    return next((start, end) for start, end in ranges if end - start == size_bytes)
+
+
+def fill_and_page_out(pid, size_bytes, fill_bytes):
+    """Writes to so much of a mapping of that size, from its start, which its owner has not touched, and has it swapped out."""
+    start, _ = mapping(pid, size_bytes)
+    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
+        for at in range(0, fill_bytes, 1 << 20):
+            os.pwrite(memory.fileno(), os.urandom(1024) * 1024, start + at)
+    pidfd = os.pidfd_open(pid)
+    try:
+        iovec = (ctypes.c_size_t * 2)(start, fill_bytes)
+        if LIBC.syscall(ctypes.c_long(PROCESS_MADVISE), pidfd, iovec, ctypes.c_size_t(1), MADV_PAGEOUT, 0) < 0:
+            raise OSError(ctypes.get_errno(), "process_madvise")
+    finally:
+        os.close(pidfd)
+
+
 def entries_of(pid, size_bytes):
     """The last byte of each entry of pagemap, of the mapping of that size."""
-    with open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as maps:
-        ranges = [tuple(int(word, 16) for word in line.split()[0].split("-")) for line in maps]
-    start, end = next((start, end) for start, end in ranges if end - start == size_bytes)
+    start, end = mapping(pid, size_bytes)
     with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as pagemap:
         return os.pread(pagemap.fileno(), (end - start) // PAGE * 8, start // PAGE * 8)[7::8]
 
