@@ -111,7 +111,10 @@ static enum vm_signal retry(struct vm *vm, struct vm_ctx *x)
 {
 	record(x, vm, RECORD_BALLOON_RETRY, vm->actual_bytes, vm->target_bytes, "tried again after %llu s",
 	       (unsigned long long)(vm->retry_delay_ms / 1000));
-	vm->retry_at_ms = NEVER_MS;
+	/* What comes of it says when there is another one. Where it is broken off (need, a migration, libvirt that does
+	 * not answer) it is as after a stall. */
+	uint64_t again_ms = min_u64(2 * vm->retry_delay_ms, x->config->retry_max_ms);
+	vm->retry_at_ms = vm->retry_delay_ms ? add_sat_u64(x->now_ms, again_ms) : NEVER_MS;
 	vm_send_balloon(vm, x, vm->target_bytes);
 	vm->op_ms = NEVER_MS;
 	resize_watch_balloon(vm, x, false, true);

@@ -195,13 +195,44 @@ static void retries_double_up_to_their_maximum(void **state)
 			assert_true(k->now_ms <= due_ms + 20000);
 			assert_true(!tried || k->now_ms >= due_ms - 1000);
 		}
-		while (vm->retry_at_ms == NEVER_MS) {
+		while (vm->state == VM_SHRINKING_BALLOON) {
 			kit_answer(k);
 			timer(k, 500);
 		}
 		delay_ms = min_u64(delay_ms * 2, k->config.retry_max_ms);
 	}
 	assert_int_equal(vm->retry_delay_ms, k->config.retry_max_ms);
+}
+
+/* Until the balloon is tried again, with a sample a second of a VM that fills its limit. */
+static void wait_retry(struct kit *k, uint64_t most_ms)
+{
+	struct vm *vm = kit_vm(k, 1);
+	uint64_t until_ms = k->now_ms + most_ms;
+	do {
+		assert_true(k->now_ms <= until_ms);
+		kit_answer(k);
+		kit_sample(k, 1, min_u64(512 * MIB, vm->limit_bytes), vm->limit_bytes, 0);
+		kit_tick(k, 1000);
+	} while (!kit_record(k, RECORD_BALLOON_RETRY, 1));
+	assert_int_equal(vm->state, VM_SHRINKING_BALLOON);
+}
+
+/* Whatever ends a try before it was judged: another one comes. */
+static void a_retry_broken_off_is_made_again(void **state)
+{
+	struct kit *k = *state;
+	assert_true(stalls_at(k, 0, 100));
+	wait_retry(k, 45000);
+	for (int i = 0; i < 3; i++) {
+		struct event ev = {.type = EVENT_VM_HOLD, .vm = 1, .flag = true};
+		assert_int_equal(kit_step(k, &ev), 0);
+		assert_int_equal(kit_vm(k, 1)->state, VM_STEADY);
+		kit_answer(k);
+		ev.flag = false;
+		assert_int_equal(kit_step(k, &ev), 0);
+		wait_retry(k, 90000);
+	}
 }
 
 static void a_driver_that_comes_back_is_noticed(void **state)
@@ -1179,6 +1210,7 @@ int main(void)
 		WITH_KIT(a_moving_target_does_not_hide_a_trickle),
 		WITH_KIT(no_word_from_the_guest_ever_is_no_driver),
 		WITH_KIT(retries_double_up_to_their_maximum),
+		WITH_KIT(a_retry_broken_off_is_made_again),
 		WITH_KIT(a_driver_that_comes_back_is_noticed),
 		WITH_KIT(the_learned_floor_is_not_waited_for_again),
 		WITH_KIT(limit_goes_down_in_steps_from_residency),
