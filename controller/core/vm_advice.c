@@ -35,7 +35,8 @@ static bool wants_room(const struct vm *vm)
 	return max_u64(swapped, add_sat_u64(vm->advice.swapped_bytes, vm->advice.untouched_bytes)) >= ROOM_LEAST_BYTES;
 }
 
-/* Once for each reading; as long as it is due it is tried again, as a limit may be on its way or the map not there yet. */
+/* Once for each reading; as long as it is due it is tried again, as a limit may be on its way or the map not there yet.
+ */
 static void make_room(struct vm *vm, struct vm_ctx *x)
 {
 	uint64_t buffer = x->buffer_bytes > 0 ? (uint64_t)x->buffer_bytes : 0;

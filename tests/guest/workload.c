@@ -640,7 +640,8 @@ static uint64_t watch_ms;
 static const char help[] =
 	"use MIB: hot working set | touch MIB: once, then free | lock MIB: keep out of the "
 	"balloon's reach | pace MS: one "
-	"pass (0: flat out) | ramp MIB_PER_S: how fast use grows (0: flat out) | pattern walk or zipf | stand: still, and the pages walked since | "
+	"pass (0: flat out) | ramp MIB_PER_S: how fast use grows (0: flat out) | pattern walk or zipf | stand: still, "
+	"and the pages walked since | "
 	"mark: goes on, counting anew | report | meminfo | watch MS: a rate event each MS (0: off) | throttle "
 	"PCT | load-driver | "
 	"unload-driver | reboot | poweroff | crash | ping";

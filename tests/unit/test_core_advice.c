@@ -167,7 +167,8 @@ static void room_for_the_reading_comes_from_the_buffer(void **state)
 	assert_true(vm->target_bytes <= max_u64(target, 500 * MIB));
 }
 
-/* Shared memory that was never allocated is allocated by the reading: it needs room, too, though nothing is swapped out. */
+/* Shared memory that was never allocated is allocated by the reading: it needs room, too, though nothing is swapped
+ * out. */
 static void memory_never_allocated_needs_room(void **state)
 {
 	struct kit *k = *state;

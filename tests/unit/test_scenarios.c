@@ -11,8 +11,8 @@
  *   at MS DO…                          DO is one of
  *     add VM max=SIZE [origin=start|incoming|adopt] [carried=SIZE] [min= weight= cap= swap=no balloon=no device=no
  * eligible=no overhead=] [demand= noise= touched= actual= limit= speed= driver=ok|stuck|trickle|none] [target= health=
- * pinned= trimmed-from= ours=yes] set VM demand= noise= touched= actual= limit= speed= driver= lying=yes silent=yes limit-fails=yes
- * facts VM min= weight= cap= …       the domain's XML was read again
+ * pinned= trimmed-from= ours=yes] set VM demand= noise= touched= actual= limit= speed= driver= lying=yes silent=yes
+ * limit-fails=yes facts VM min= weight= cap= …       the domain's XML was read again
  *     running|paused|rebooted|migrating-out|migration-over|stopping|drain VM
  *     hold|release|quarantine|unquarantine|trim|untrim VM|all        pin VM SIZE        balloon VM SIZE
  *     host [available=SIZE] [used=SIZE]  what MemAvailable says, or what the host (2 pools and the reserve) itself uses
