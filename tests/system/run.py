@@ -61,6 +61,9 @@ def on_alarm(*_):
 
 
 def on_terminate(number, _):
+    """Once: a lane gets it from its parent as well, and what is cleaned up then is not to be broken off."""
+    for each in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(each, signal.SIG_IGN)
     raise SystemExit(128 + number)
 
 
