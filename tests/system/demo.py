@@ -337,8 +337,9 @@ class Demo:
 
     def limit_build(self):
         """Balloon and limit of build are certainly closed, by a person's word that is then taken back."""
-        size = min(self.size(self.memocd.vm("build")), int(0.6 * GUEST_MIB * MIB))
-        self.memocd.memoc_text("resize", "build", f"{mib(size) - 8}M", "--wait", limit_s=PATIENCE_S)
+        vm = self.memocd.vm("build")
+        size = max(min(self.size(vm), int(0.6 * GUEST_MIB * MIB)) - 8 * MIB, vm["min_bytes"])  # it may have given all that it can
+        self.memocd.memoc_text("resize", "build", f"{mib(size)}M", "--wait", limit_s=PATIENCE_S)
         vm = self.memocd.wait_vm("build", lambda vm: vm["limit_bytes"] is not None, PATIENCE_S, "to have a limit")
         limit = wait_for(self.build.cgroup().limit, PATIENCE_S, "the kernel to know the limit")
         self.memocd.memoc_text("resize", "build", "auto")
