@@ -9,8 +9,6 @@ bars of the issue and never asserted: a busy machine is no defect.
 
 import argparse
 import contextlib
-import ctypes
-import mmap
 import os
 import pathlib
 import statistics
