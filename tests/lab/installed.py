@@ -25,6 +25,7 @@ DEB = pathlib.Path("/lab/memoc.deb")
 BAD_CONFIG = pathlib.Path("/etc/memoc/memoc.conf.d/90-bad.conf")
 BASE = pathlib.Path("/var/lib/memoc-lab/site")
 MEMORY_MIB = 160
+PACE_S = 4  # a guest's workload goes through its working set once in this time
 REST_S = 5  # a limit that has not moved for so long has followed what it follows
 # The dwell is short because guests here boot slowly enough; the rest is a user's default.
 CONFIG = {"host": {"reserve": "256M"}, "policy": {"dwell": "1s"}}
@@ -176,7 +177,7 @@ class Site(Lab):
     def work(self):
         """A working set in each guest, gone through every few seconds: without a pause they would take all the time that there is."""
         for guest in self.guests.values():
-            guest.cmd("pace 4000")
+            guest.cmd(f"pace {1000 * PACE_S}")
             guest.job("use 40")
 
     # -- the package --

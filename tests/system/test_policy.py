@@ -5,6 +5,7 @@ import contextlib
 import grp
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
@@ -484,19 +485,46 @@ def test_reload_is_all_or_nothing(desk):
     wait_for(lambda: desk.memocd.host()["pool_bytes"] == 4 << 30, 10, "the first pool")
 
 
+def kernel_facts():
+    """{line of memoc check: (whether it has to pass, what its text has to name)}, by the kernel's own files."""
+    def fact(path):
+        path = pathlib.Path(path)
+        return path.read_text(encoding="ascii").strip() if path.exists() else ""
+
+    swap_areas = len(fact("/proc/swaps").splitlines()) - 1
+    generations = fact("/sys/kernel/mm/lru_gen/enabled")
+    ksm = fact("/sys/kernel/mm/ksm/run")
+    return {
+        "cgroup": (True, "v2" if (host.CGROUP_ROOT / "cgroup.controllers").exists() else "v1"),
+        "swap": (swap_areas > 0, "" if swap_areas else "none"),
+        "psi": (bool(fact("/proc/pressure/memory")), ""),
+        "page-idle": (pathlib.Path("/sys/kernel/mm/page_idle/bitmap").exists(), ""),
+        "mglru": (bool(generations) and bool(int(generations, 0) & 1), ""),
+        "overcommit": (fact("/proc/sys/vm/overcommit_memory") != "2", f"vm.overcommit_memory={fact('/proc/sys/vm/overcommit_memory')}"),
+        "madvise": (True, os.uname().release),
+        "ksm": (None, "off" if ksm in ("", "0") else ""),
+    }
+
+
 def test_check(desk):
-    """check: every line has a verdict, what is not right has a remedy, and the status tells; memocd is not needed."""
+    """check: every line says what the kernel says, what is not right has a remedy, and the status tells; memocd is not needed."""
     for up in (True, False):
         if not up:
             desk.memocd.stop()
+        facts = kernel_facts()
         done = desk.memocd.run("--json", "check")
+        facts = dict(facts.items() & kernel_facts().items())  # other tests come and go with swap
+        assert len(facts) >= 6, facts
         rows = json.loads(done.stdout)
         assert {row["result"] for row in rows} <= {"PASS", "WARN", "FAIL"} and len(rows) >= 8, rows
         assert all(row["remedy"] for row in rows if row["result"] != "PASS"), rows
         assert (done.returncode == 1) == any(row["result"] == "FAIL" for row in rows), (done.returncode, rows)
         verdict = {row["check"]: row["result"] for row in rows}
         assert (verdict["memocd"] == "PASS") == up, rows
-        assert verdict["cgroup"] == "PASS", rows
+        text = {row["check"]: row["text"] for row in rows}
+        for name, (passes, named) in facts.items():
+            assert passes is None or passes == (verdict[name] == "PASS"), (name, passes, rows)
+            assert named in text[name], (name, named, rows)
     assert "cannot reach memocd" in desk.refused(3, "list")
 
 
