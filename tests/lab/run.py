@@ -39,6 +39,7 @@ from image import GuestImage, ImageError, cache_dir, cached, locked
 from kernels import kernel_trees
 from lab import Lab, LabError
 from machine import Machine
+from memocd import build_dir, check_program
 from roots import FLAVOURS, digest_of, package, root_image
 
 SLOW = 10  # how much slower than this machine the host inside is, for time limits
@@ -73,13 +74,14 @@ PLAN = [
     (1, "lab", "test_service", ""),
     (2, "lab", "test_boot", ""),
     (2, "lab", "test_cgroup_v2", ""),
+    (2, "lab", "test_advice_here", ""),
     (2, "lab", "test_wss", ""),
     (2, "lab", "test_remove", ""),
 ]
 # Not part of all tests: for those who ask by the module's name, as they can for any module of tests/system.
 ON_DEMAND = [(1, "lab", "test_wss_table", ""), (1, "lab", "test_apparmor", "")]
-# Programs for tests inside, /lab/wss. They are of this machine, so its release has to be the lab's.
-WSS_PROGRAMS = ("watch", "cost")
+# Programs for modules inside, in /lab/programs. They are of this machine, so its release must not be newer than the lab's.
+PROGRAMS = {"test_wss_table": ("watch", "cost"), "test_advice_here": ("advice_check",)}
 
 # Put before the calls of run.py. Level-1 tests take the programs out of the package, which is not installed yet.
 SCRIPT = """#!/bin/sh
@@ -125,14 +127,17 @@ def chosen(words):
     return found
 
 
-def make_programs(directory):
-    """What ON_DEMAND's tests run besides memoc, from these sources."""
-    build = pathlib.Path(os.environ.get("MEMOC_BUILD", TREE / "build")).resolve()
-    targets = [f"{build}/tests/bench/wss/{name}" for name in WSS_PROGRAMS]
-    subprocess.run(["make", "-C", str(TREE), f"B={build}", "--no-print-directory", *targets], check=True, stdout=subprocess.DEVNULL)
+def make_programs(directory, names):
+    """What tests inside run besides memoc, from these sources."""
+    build = build_dir()
     directory.mkdir()
-    for target in targets:
-        shutil.copy(target, directory)
+    for name in names:
+        if (TREE / f"tests/system/{name}.c").exists():
+            check_program(directory, name, ("advice", "host"))
+        else:
+            target = build / "tests/bench/wss" / name
+            subprocess.run(["make", "-C", str(TREE), f"B={build}", "--no-print-directory", str(target)], check=True, stdout=subprocess.DEVNULL)
+            shutil.copy(target, directory)
 
 
 def script_of(tests):
@@ -190,8 +195,7 @@ def stage(machine, parts, programs):
     shutil.copy(parts.deb, machine.share / "memoc.deb")
     parts.guest.export(machine.share / "image")
     (machine.share / "results").mkdir()
-    if programs:
-        make_programs(machine.share / "wss")
+    make_programs(machine.share / "programs", programs)
 
 
 def keep_results(machine, directory):
@@ -207,9 +211,9 @@ def keep_results(machine, directory):
         shutil.copy(path, directory / path.name)
 
 
-def run_script(parts, script, limit_s, words, programs=False):
+def run_script(parts, script, limit_s, words, programs=()):
     """The script's exit status and all it said."""
-    results = pathlib.Path(os.environ.get("MEMOC_BUILD", TREE / "build")) / f"lab-{parts.flavour}"
+    results = build_dir() / f"lab-{parts.flavour}"
     with Lab() as lab:
         machine = Machine(lab, parts.kernel, parts.disk, script, ENVIRONMENT, words=words)
         stage(machine, parts, programs)
@@ -269,7 +273,7 @@ def main():
         with tempfile.NamedTemporaryFile("w", prefix="memoc-lab-script.", encoding="ascii") as script:
             script.write(script_of(tests))
             script.flush()
-            programs = any(name.startswith("test_wss_table.") for _, _, names in tests for name in names)
+            programs = [program for _, _, names in tests for program in PROGRAMS.get(names[0].split(".")[0], ())]
             status, output = run_script(parts, script.name, arguments.limit, arguments.words, programs)
     except (ImageError, LabError, subprocess.SubprocessError) as error:
         say(f"lab: {error}")

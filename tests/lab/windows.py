@@ -23,7 +23,7 @@ from host import MIB, LabError
 
 PAGE_BYTES = 4096
 HUGE_BYTES = 2 * MIB
-PROGRAMS = pathlib.Path(os.environ.get("MEMOC_WSS_PROGRAMS", "/lab/wss"))
+PROGRAMS = pathlib.Path(os.environ.get("MEMOC_LAB_PROGRAMS", "/lab/programs"))
 THP = pathlib.Path("/sys/kernel/mm/transparent_hugepage")
 
 Window = collections.namedtuple("Window", "read error guest tables cost_ms why")  # bytes; read None: unknown, and why

@@ -27,9 +27,9 @@ def program(name):
     return path
 
 
-def check_program(directory, name):
-    """Compiles NAME.c of this directory against the rooms' archives; the program's path, in `directory`."""
-    archives = [program("libcontroller-host.a"), program("libcommon.a")]
+def check_program(directory, name, rooms=("host",)):
+    """Compiles NAME.c of this directory against the archives of these rooms of controller/; the program's path, in `directory`."""
+    archives = [*(program(f"libcontroller-{room}.a") for room in rooms), program("libcommon.a")]
     made = pathlib.Path(directory) / name
     run([os.environ.get("CC", "gcc"), "-std=gnu11", "-O2", "-g", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-D_GNU_SOURCE",
          f"-I{TREE}", "-o", made, TREE / f"tests/system/{name}.c", *archives, "-Wl,--as-needed", "-lcgroup", "-lpthread", "-lm"], limit_s=120)
