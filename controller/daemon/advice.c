@@ -40,7 +40,8 @@ struct advised {
 	bool finishing;
 	bool stopped, dropped;
 	atomic_bool cancel;
-	uint64_t zero_swap_bytes;	       /* swap that pages of zeroes may take yet */
+	uint64_t zero_swap_bytes;	       /* swap that pages of zeroes may take */
+	uint64_t zero_due_bytes;	       /* … of which they have not taken so much yet; the loop's */
 	bool zeroes_free;		       /* … for which it costs nothing to hold them */
 	uint64_t position_bytes, before_bytes; /* at this look and at the one before */
 	uint64_t told_ms;
@@ -194,6 +195,7 @@ static void step_done(void *arg, bool cancelled)
 
 	if (!goes_on(v, cancelled))
 		return;
+	v->zero_due_bytes = sub_sat_u64(v->zero_swap_bytes, v->report.zero_out_bytes);
 	if (!more && finished) {
 		end(v);
 		return;
@@ -246,12 +248,24 @@ static void look_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	}
 }
 
+/* Two VMs that are read at once share the swap that is to spare: each has what the others will not take. */
+static void share_zero_swap(struct advised *v)
+{
+	uint64_t others = 0;
+
+	for (const struct advised *o = v->owner->list; o; o = o->next)
+		others = add_sat_u64(others, o != v ? o->zero_due_bytes : 0);
+	v->zero_swap_bytes = min_u64(sub_sat_u64(v->zero_swap_bytes, others), v->report.untouched_bytes);
+	v->zero_due_bytes = v->zero_swap_bytes;
+}
+
 static void begin_done(void *arg, bool cancelled)
 {
 	struct advised *v = arg;
 
 	if (!goes_on(v, cancelled))
 		return;
+	share_zero_swap(v);
 	if (!advice_worthwhile(v->advice)) {
 		end(v);
 		return;
