@@ -38,9 +38,11 @@ static unsigned stderr_width(void)
 	return ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
 }
 
+/* What left the swap while the balloon took memory: some of it the guest read back itself, so not more than was taken. */
 static uint64_t avoided_bytes(const struct view *v)
 {
-	return sub_sat_u64(v->from_swapped_bytes, v->to_swapped_bytes);
+	return min_u64(sub_sat_u64(v->from_swapped_bytes, v->to_swapped_bytes),
+		       sub_sat_u64(v->from_bytes, v->to_bytes));
 }
 
 static void draw_bar(const struct view *v, const char *phase, double share, const char *figures)
