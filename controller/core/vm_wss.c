@@ -73,18 +73,27 @@ static bool overclaims(const struct vm *vm, const struct wss_reading *r)
 	return vm->needy && r->began_ms >= vm->needy_since_ms && most < vm_size_bytes(vm) / OVERCLAIM_SHARE;
 }
 
-/* The most that it may touch by its own account: all that it does not call free, or the most that it used. */
+/*
+ * The most that it may touch by its own account, whichever it says: all that it does not call free; or what it says it
+ * uses, all of its page cache (which `usable` counts as well as what is free), and what its kernel's own caches, which
+ * no statistic tells of, may have. And what it used at most in the window. A guest that forges one of these statistics
+ * is held by the other.
+ */
+#define KERNEL_CACHES_SHARE 8
+
 static bool claimed_bytes(const struct vm *vm, uint64_t since_ms, uint64_t *ret)
 {
 	const struct guest_stats *s = &vm->stats;
-	uint64_t not_free;
+	uint64_t most = UINT64_MAX;
+
 	if (s->has_available && s->has_unused)
-		not_free = add_sat_u64(sub_sat_u64(s->available_bytes, s->unused_bytes), vm->hidden_bytes);
-	else if (s->has_disk_caches)
-		not_free = add_sat_u64(vm->used_bytes, s->disk_caches_bytes);
-	else
+		most = add_sat_u64(sub_sat_u64(s->available_bytes, s->unused_bytes), vm->hidden_bytes);
+	if (s->has_disk_caches)
+		most = min_u64(most, add_sat_u64(add_sat_u64(vm->used_bytes, s->disk_caches_bytes),
+						 vm->facts.max_bytes / KERNEL_CACHES_SHARE));
+	if (most == UINT64_MAX)
 		return false;
-	*ret = max_u64(not_free, vm_past_peak_bytes(vm, since_ms));
+	*ret = max_u64(most, vm_past_peak_bytes(vm, since_ms));
 	return true;
 }
 

@@ -61,6 +61,7 @@ struct measuring {
 	bool told_overdue;  /* the opening, which */
 	uint64_t opened_ms; /* was begun then */
 	uint64_t open_ms;   /* when to try; NEVER_MS: no need */
+	unsigned failed;    /* groups in a row that the back-end could not measure at all */
 	struct memoc_err why[WSS_BACKEND_END];
 	struct wss_budget budget;
 	struct group *groups;
@@ -201,6 +202,30 @@ static void plugged_meanwhile(struct member *b, const struct entry *e)
 	b->reading = (struct wss_reading){.cost_ns = b->reading.cost_ns};
 }
 
+#define FAILED_MOST 5 /* groups in a row: then it is opened anew, or another one where `auto` finds that it cannot */
+
+/* Not VMs that ended, moved or cannot be judged just now, but what the back-end itself was not able to do. */
+static void back_end_works(struct group *g)
+{
+	struct measuring *m = g->m;
+	bool any = false, broken = g->code < 0 && g->code != -ECANCELED;
+
+	for (size_t i = 0; i < g->n; i++) {
+		int code = g->list[i].code;
+		any |= g->list[i].reading.known;
+		broken |= code < 0 && code != -ESRCH && code != -ECANCELED && code != -EAGAIN && code != -EBUSY;
+	}
+	if (g->wss != m->wss || (!any && !broken))
+		return;
+	m->failed = any ? 0 : m->failed + 1;
+	if (m->failed < FAILED_MOST || now_ms() < m->opened_ms + REOPEN_MS)
+		return;
+	log_warning("working sets are not measured by %s any more: %s; it is opened anew", wss_backend_name(wss_kind(m->wss)),
+		    g->code < 0 ? g->err.text : g->list[0].err.text);
+	m->failed = 0;
+	m->reopen = true;
+}
+
 static void tell_core(struct group *g)
 {
 	struct measuring *m = g->m;
@@ -330,6 +355,14 @@ static void end_run(void *arg, void **worker)
 {
 	struct group *g = arg;
 
+	if (atomic_load(&g->cancel)) { /* in mid-window: another back-end is wanted */
+		for (size_t i = 0; i < g->n; i++) {
+			wss_cancel(g->list[i].sample);
+			g->list[i].sample = NULL;
+			g->list[i].code = -ECANCELED;
+		}
+		return;
+	}
 	g->code = wss_collect(g->wss, &g->err);
 	uint64_t collected_ms = now_ms();
 	for (size_t i = 0; i < g->n; i++) {
@@ -345,8 +378,10 @@ static void end_done(void *arg, bool cancelled)
 	struct group *g = arg;
 
 	g->working = false;
-	if (!cancelled)
+	if (!cancelled) {
+		back_end_works(g);
 		tell_core(g);
+	}
 	group_free(g);
 }
 
@@ -388,6 +423,7 @@ static void begin_done(void *arg, bool cancelled)
 	if (cancelled) {
 		group_free(g);
 	} else if (g->code < 0 || !any) {
+		back_end_works(g);
 		tell_core(g);
 		group_free(g);
 	} else {
@@ -607,7 +643,10 @@ void measuring_configure(struct measuring *m)
 	for (struct group *g = m->groups; g; g = next) {
 		next = g->next;
 		atomic_store(&g->cancel, true);
-		if (!g->working)
+		if (g->working)
+			continue;
+		ev_timer_stop(m->d->loop, &g->timer);
+		if (submit(g, end_run, end_done) < 0) /* what it has in the kernel is given back by a worker */
 			group_free(g);
 	}
 	for (struct entry *e = m->d->entries; e; e = e->next) {

@@ -323,25 +323,49 @@ static int put_all(struct wss *w, const struct damon *d, uint64_t window_ms)
 	return r ? r : put_attrs(w, window_ms, regions);
 }
 
-static int start(struct wss *w, uint64_t window_ms, struct memoc_err *err)
+/* A process that is no more would have DAMON refuse them all. Was there one? */
+static bool leave_out_ended(struct damon *d)
 {
-	struct damon *d = w->own;
-	uint64_t began = wss_cpu_ns();
-	int r;
+	bool found = false;
 
-	if (number(d) == 0)
-		return 0;
-	r = take(w);
+	for (size_t i = 0; i < d->n; i++) {
+		if (!d->round[i] || !wss_ended(d->round[i]->pidfd))
+			continue;
+		d->round[i] = NULL;
+		found = true;
+	}
+	return found;
+}
+
+static int switch_on(struct wss *w, const struct damon *d, uint64_t window_ms)
+{
+	int r = take(w);
+
 	if (r == 0)
 		r = put_all(w, d, window_ms);
 	/* Numbers of processes become processes here: of those that live when wss_end() looks they were the right ones.
 	 */
 	if (r == 0)
 		r = wss_write_text(w->root, ADMIN "0/state", "on");
-	if (r < 0) {
+	if (r < 0)
 		give_back(w->root);
+	return r;
+}
+
+static int start(struct wss *w, uint64_t window_ms, struct memoc_err *err)
+{
+	struct damon *d = w->own;
+	uint64_t began = wss_cpu_ns();
+	int r;
+
+	leave_out_ended(d);
+	do { /* thousands of files are written: one may end meanwhile */
+		if (number(d) == 0)
+			return 0;
+		r = switch_on(w, d, window_ms);
+	} while (r < 0 && r != -ECANCELED && leave_out_ended(d));
+	if (r < 0)
 		return failed(err, r, "cannot be started");
-	}
 	uint64_t took = (wss_cpu_ns() - began) / d->n;
 	for (size_t i = 0; i < d->n; i++)
 		d->round[i]->cost_ns += took;

@@ -134,6 +134,8 @@ static void clear(struct wss_sample *s)
 	for (size_t i = 0; i < h->n; i++)
 		if (h->round[i] == s)
 			h->round[i] = NULL;
+	while (h->n && !h->round[h->n - 1]) /* rounds that came to nothing leave nothing */
+		h->n--;
 	free(s->own);
 }
 

@@ -80,8 +80,9 @@ PLAN = [
 ]
 # Not part of all tests: for those who ask by the module's name, as they can for any module of tests/system.
 ON_DEMAND = [(1, "lab", "test_wss_table", ""), (1, "lab", "test_apparmor", "")]
-# Programs for modules inside, in /lab/programs. They are of this machine, so its release must not be newer than the lab's.
-PROGRAMS = {"test_wss_table": ("watch", "cost"), "test_advice_here": ("advice_check",)}
+# Programs for modules inside, in /lab/programs. They are of this machine: where
+# its release is newer than the lab's they may not load there, which is skipped.
+PROGRAMS = {"test_wss": ("watch",), "test_wss_table": ("watch", "cost"), "test_advice_here": ("advice_check",)}
 
 # Put before the calls of run.py. Level-1 tests take the programs out of the package, which is not installed yet.
 SCRIPT = """#!/bin/sh
@@ -273,7 +274,7 @@ def main():
         with tempfile.NamedTemporaryFile("w", prefix="memoc-lab-script.", encoding="ascii") as script:
             script.write(script_of(tests))
             script.flush()
-            programs = [program for _, _, names in tests for program in PROGRAMS.get(names[0].split(".")[0], ())]
+            programs = {program for _, _, names in tests for program in PROGRAMS.get(names[0].split(".")[0], ())}
             status, output = run_script(parts, script.name, arguments.limit, arguments.words, programs)
     except (ImageError, LabError, subprocess.SubprocessError) as error:
         say(f"lab: {error}")

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """Memory advice on this host's kernel, 6.12 with cgroup v2: the program of tests/system/test_advice_kernels.py, and its judge."""
 
-import pathlib
-
 from host import run
 from installed import Site
 from run import limit
 from test_advice_kernels import judge
+from windows import lab_program
 
 MEMORY_MIB = 96
-PROGRAM = pathlib.Path("/lab/programs/advice_check")
 
 
 def fixture(lab):
@@ -19,4 +17,4 @@ def fixture(lab):
 @limit(120)
 def test_here(_site):
     """What was swapped out is out again behind the reader; what the guest uses stays."""
-    judge(run([PROGRAM, str(MEMORY_MIB)], limit_s=60, check=False).stdout)
+    judge(run([lab_program("advice_check"), str(MEMORY_MIB)], limit_s=60, check=False).stdout)

@@ -24,7 +24,9 @@ def fixture(lab):
 @limit(240)
 def test_autostarted_vms_are_managed(site):
     """Host boots, VMs autostart, memoc manages them; told by the journal, and by nobody's order."""
-    assert unit("memocd.service", "ActiveState") == "active", systemctl("status", "--no-pager", "memocd.service", check=False)
+    # systemctl show does not wake it: only its own unit, or the hook's message, does.
+    wait_for(lambda: unit("memocd.service", "ActiveState") == "active", 120, "memocd, by nobody's order",
+             show=lambda: systemctl("status", "--no-pager", "memocd.service", check=False))
     site.wait_managed(limit_s=120)
     for name, guest in site.guests.items():
         entries = journal("-b", f"MEMOC_VM={name}")

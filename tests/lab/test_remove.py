@@ -66,7 +66,7 @@ def test_upgrade_under_load(site):
     print("pages a second that the guests went through, without and with the upgrade: " +
           ", ".join(f"{name} {alone[name]:.0f}, {meanwhile[name]:.0f}" for name in alone))
     # dpkg takes processor time from the guests of an emulated host; a guest that swaps or stands still would do next to nothing.
-    assert all(alone[name] > 0 and meanwhile[name] >= alone[name] / 3 for name in alone), (alone, meanwhile)
+    assert all(alone[name] > 0 and meanwhile[name] >= alone[name] / 10 for name in alone), (alone, meanwhile)
     assert {name: guest.pid for name, guest in site.guests.items()} == pids and site.libvirtd.pid == libvirtd
     for name in site.guests:
         vm = site.memocd.vm(name)
@@ -81,24 +81,34 @@ def test_upgrade_under_load(site):
     assert foreign_hooks() == site.foreign
 
 
-@limit(240)
+@limit(480)
 def test_remove_drains_first(site):
-    """apt remove: limits are open and balloons empty before memocd goes; libvirt forgets the hook; VMs go on."""
+    """apt remove: limits are open and balloons empty before memocd goes, whether it runs or is kept from it; libvirt forgets the hook; VMs
+    go on."""
     pids = {name: guest.pid for name, guest in site.guests.items()}
-    for how in ("by the memocd that runs", "by defaults, as a bad configuration keeps memocd from starting"):
+    for how in ("running", "disabled", "masked", "badly configured"):
         site.limit_all()
-        if how.startswith("by defaults"):
+        if how == "disabled":  # what it did stays: on_exit = keep
+            systemctl("disable", "--now", "memocd.socket", "memocd.service")
+        elif how == "masked":
+            systemctl("stop", "memocd.socket", "memocd.service")
+            systemctl("mask", "--runtime", "memocd.socket", "memocd.service")
+        elif how == "badly configured":
             BAD_CONFIG.write_text("[policy]\ndead_band = often\n", encoding="ascii")
             systemctl("restart", "memocd.service", check=False)
             wait_for(lambda: unit("memocd.service", "ActiveState") == "failed", 60, "the unit to fail")
+        assert None not in site.limits().values(), (how, site.limits())
         site.apt("remove", "memoc")
         assert set(site.limits().values()) == {None}, (how, site.limits())
         for name, guest in site.guests.items():
             wait_for(lambda g=guest: g.balloon_bytes() == g.memory_mib * MIB, 30, f"the balloon of {name}", show=guest.memory_stats)
         assert {name: guest.pid for name, guest in site.guests.items()} == pids, how
         assert not host.processes_naming("memocd --config /dev/null"), how
-        if how.startswith("by the"):
+        if how != "badly configured":
+            if how == "masked":
+                systemctl("unmask", "--runtime", "memocd.socket", "memocd.service")
             site.install()
+            systemctl("enable", "--now", "memocd.socket", "memocd.service")
             site.memocd.wait_answering()
             for name in site.guests:
                 site.memocd.memoc_text("release", name)  # what was drained stays so until somebody says otherwise

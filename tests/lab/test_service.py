@@ -77,14 +77,16 @@ def test_killed_and_back(site):
     assert None not in before.values(), before
     at = time.clock_gettime(time.CLOCK_MONOTONIC)
     site.memocd.kill()
+    seen = [before]
     while site.memocd.pid in (0, pid):
-        assert site.limits() == before, "limits changed while nobody was there"
+        seen.append(site.limits())
+    assert all(look == before for look in seen[:-1]), f"limits changed while nobody was there: {seen}"  # at the last one it may be back
     site.wait_new(pid)
     took_s = stamp_s("memocd.service", "ActiveEnter") - at
     print(f"ready again {took_s:.2f} s after SIGKILL, of which {start_s('memocd.service'):.2f} s to start; a usual start: {usual_s:.2f} s")
     # systemd's part is small; a start is held against a usual one, of a host that may have become busier.
     assert took_s - start_s("memocd.service") < BACK_S / 2, took_s
-    assert start_s("memocd.service") <= max(BACK_S, 6 * usual_s), (start_s("memocd.service"), usual_s)
+    assert start_s("memocd.service") <= max(BACK_S, 4 * usual_s), (start_s("memocd.service"), usual_s)
     site.assert_adopted()
     after = site.limits()
     assert all(after[name] is not None and abs(after[name] - before[name]) <= NEAR_BYTES for name in before), (before, after)
@@ -132,11 +134,13 @@ def test_bad_configuration_at_start(site):
     assert f"{BAD_CONFIG}:2" in status and "often" in status, status
     time.sleep(4 * RESTART_S)  # status 6: systemd does not try again by itself
     assert unit("memocd.service", "ActiveState") == "failed" and unit("memocd.service", "NRestarts") == restarts
-    for _ in range(6):  # each of them starts it again, and that fails again
+    # Each of them starts it again, and that fails again.
+    for _ in range(6):
         asked = run(["memoc", "list"], check=False)
         assert asked.returncode and f"{BAD_CONFIG}:2" in asked.stderr and "often" in asked.stderr, asked
     wait_for(lambda: unit("memocd.socket", "SubState") == "listening", 60, "the socket to listen on")
-    assert site.limits() == before
+    # What memocd did until it stopped is its own; nobody opens them.
+    assert all(now is not None and abs(now - before[name]) <= NEAR_BYTES for name, now in site.limits().items()), (before, site.limits())
     BAD_CONFIG.unlink()
     systemctl("start", "memocd.service")
 

@@ -14,7 +14,7 @@ import time
 from host import MIB, Stopped, thread_of
 from run import limit
 from installed import CONFIG, Site, systemctl, wait_for
-from windows import HugePages, Reclaiming
+from windows import Errors, HugePages, Reclaiming, Rest, Watch
 
 MEMORY_MIB = 128
 WINDOW_S = 2
@@ -96,6 +96,28 @@ def test_a_known_working_set(site):
     assert rest < 0.1 * MEMORY_MIB * MIB and sum(map(abs, readings)) / len(readings) <= 0.02, (rest, readings)
 
 
+STEPS = (0.1, 0.5, 0.25, 0.6, 0.05)
+
+
+@limit(300)
+def test_readings_are_right(site):
+    """A series of windows of 2401 pages against what the guest itself counted, its working set stepping up and down: ±2 %."""
+    site.configure({**HELD, "wss": {"backend": "none"}})  # two that mark the same pages would each find what the other marked
+    errors = Errors(MEMORY_MIB)
+    try:
+        rest = Rest(site.mute, WINDOW_S * 1000)
+        with Watch(site.mute, "idle", WINDOW_S * 1000) as watch:
+            for step in 2 * STEPS:
+                site.mute.job(f"use {round(step * MEMORY_MIB)}")
+                window = watch.window()
+                errors.add(window, window.guest + rest.tables)
+    finally:
+        site.configure(HELD)
+    print(f"at rest {rest.bytes / MIB:.1f} MiB (by the tables {rest.tables / MIB:.1f}); {errors}")
+    # In 19 of 20 readings by the bar: over ten, nine are what luck leaves; the table on demand has two hundred.
+    assert len(errors.off) >= 8 and errors.within(0.02) >= 0.8 and errors.mean() <= 0.01, (errors.off, errors.unknown)
+
+
 @limit(120)
 def test_a_vm_that_is_reclaimed_from(site):
     """The kernel takes accessed bits away as it reclaims: nothing by idle then, but by lru; afterwards by idle again."""
@@ -153,7 +175,7 @@ def test_its_size_follows(site):
     site.configure({**HELD, "host": {**CONFIG["host"], "pool": "400M", "buffer": "32M"}})
     site.memocd.memoc_text("release")
     vm = site.memocd.wait_vm("quiet", lambda vm: vm["wss_bytes"] is not None and vm["target_bytes"] < 100 * MIB, 60, "to be shrunk")
-    assert vm["usable_bytes"] is None and abs(site.off(vm, 20 * MIB)) < 0.06, vm
+    assert vm["usable_bytes"] is None and abs(site.off(vm, 20 * MIB)) < 0.1, vm  # with what it uses at rest and, by lru, QEMU's own
     assert vm["wss_bytes"] < vm["need_bytes"] < 80 * MIB, vm
     text = site.memocd.memoc_text("--json", "explain", "quiet")
     assert re.search("MiB, by (idle|lru), ", text), text  # lru, where it was shrunk through several windows

@@ -18,7 +18,7 @@ from host import MIB
 from lab import LabError
 from run import limit
 from installed import Site
-from windows import PROGRAMS, Errors, HugePages, Reclaiming, Rest, Watch, bottom_up, reserved_huge_pages, shared_ram_offset
+from windows import Errors, HugePages, Reclaiming, Rest, Watch, bottom_up, lab_program, reserved_huge_pages, shared_ram_offset
 
 MEMORY_MIB = 128
 WINDOW_MS = 2000
@@ -207,7 +207,8 @@ def test_sums(bench):
     assert sums["idle"].within(0.02) >= 0.95 and sums["idle"].mean() <= 0.01, str(sums["idle"])
     for backend in ("idle", "damon", "idle-host"):
         assert sums[backend].honest() >= 0.9, f"{backend} says less than it is off: {sums[backend]}"
-    best = max(OTHERS, key=lambda name: sums[name].within(0.05))
+    # idle-host reads the same bits as idle: where one is missing so is the other.
+    best = max((name for name in OTHERS if name != "idle-host"), key=lambda name: sums[name].within(0.05))
     say(f"best of the others: {best}")
     assert sums[best].within(0.05) >= 0.95, f"{best}: {sums[best]}"
 
@@ -216,7 +217,7 @@ def test_sums(bench):
 def test_cost(_bench):
     """What a reading of 2401 pages takes here: emulated, so no measure of the bar of 2 ms, but of what there is."""
     group = pathlib.Path("/proc/self/cgroup").read_text(encoding="ascii").strip().removeprefix("0::")
-    done = subprocess.run([PROGRAMS / "cost", "20", "32", "2401", "", group], capture_output=True, text=True, check=False)
+    done = subprocess.run([lab_program("cost"), "20", "32", "2401", "", group], capture_output=True, text=True, check=False)
     say(f"cost: {done.stdout.strip()}{done.stderr.strip()}")
     assert done.returncode == 0 and 0.9 * 20 * 2401 < int(re.search(r"(\d+) pages sampled", done.stdout)[1]) <= 20 * 2401, done
 
@@ -237,7 +238,7 @@ def rate(guest, seconds):
 def rate_sampled(guest):
     """The same with samples meanwhile, one after the other."""
     group = "/" + str(guest.cgroup().path.relative_to(host.CGROUP_ROOT))
-    words = [PROGRAMS / "watch", "idle", guest.pid, MEMORY_MIB, PAIR_S * 1000 // PAIR_SAMPLES, PAIR_SAMPLES, group]
+    words = [lab_program("watch"), "idle", guest.pid, MEMORY_MIB, PAIR_S * 1000 // PAIR_SAMPLES, PAIR_SAMPLES, group]
     with subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, text=True) as sampling:
         pages = rate(guest, PAIR_S)
         told = sampling.communicate(timeout=120)[0]
@@ -268,4 +269,4 @@ def test_slowdown(bench):
     doubt = 2 * statistics.stdev(ratios) / len(ratios) ** 0.5
     say(f"slowdown: {slowdown:+.2%} ± {doubt:.2%} with {PAIR_SAMPLES} samples in {PAIR_S} s, of {len(ratios)} pairs ({min(ratios):.3f} to "
         f"{max(ratios):.3f}); at memocd's one in {MEMOCD_EVERY_S} s {slowdown * rarer:+.3%} ± {doubt * rarer:.3%}")
-    assert (slowdown + doubt) * rarer <= SLOWDOWN_MOST, ratios
+    assert (slowdown + doubt) * rarer <= SLOWDOWN_MOST and slowdown <= SLOWDOWN_MOST / rarer / 4, ratios

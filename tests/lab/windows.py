@@ -20,11 +20,23 @@ import threading
 
 import host
 from host import MIB, LabError
+from run import Skip
 
 PAGE_BYTES = 4096
 HUGE_BYTES = 2 * MIB
 PROGRAMS = pathlib.Path(os.environ.get("MEMOC_LAB_PROGRAMS", "/lab/programs"))
 THP = pathlib.Path("/sys/kernel/mm/transparent_hugepage")
+
+
+
+def lab_program(name):
+    """What run.py's PROGRAMS made outside; a C library older than the one it was made with cannot load it."""
+    path = PROGRAMS / name
+    said = host.run([path], check=False, limit_s=60)
+    if "GLIBC_" in said.stderr:
+        raise Skip(f"{name} was made on a newer release than this one: {said.stderr.strip()[-120:]}")
+    return path
+
 
 Window = collections.namedtuple("Window", "read error guest tables cost_ms why")  # bytes; read None: unknown, and why
 
@@ -35,7 +47,7 @@ class Watch:
     def __init__(self, guest, backend, window_ms, *, pages=2401, tables=True):
         self.guest, self.pid, self.tables = guest, guest.pid, tables
         group = "/" + str(guest.cgroup().path.relative_to(host.CGROUP_ROOT))
-        words = [PROGRAMS / "watch", backend, self.pid, guest.memory_mib, window_ms, 1 << 30, group, pages, "stepped"]
+        words = [lab_program("watch"), backend, self.pid, guest.memory_mib, window_ms, 1 << 30, group, pages, "stepped"]
         self.popen = subprocess.Popen(list(map(str, words)), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                                       stderr=subprocess.STDOUT, text=True, encoding="utf-8")
         said = self._hear()

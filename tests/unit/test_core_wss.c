@@ -213,6 +213,43 @@ static void who_claims_to_use_nothing_has_what_it_touches(void **state)
 	assert_false(vm->wss_underclaims);
 }
 
+/* Only `usable` is forged: nothing is free, and there is no page cache that would be what it touches. */
+static void one_forged_statistic_is_held_against_the_others(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, GIB - 10 * MIB);
+	struct event ev = {.type = EVENT_VM_STATS,
+			   .vm = 1,
+			   .stats = {.has_actual = true,
+				     .has_usable = true,
+				     .has_unused = true,
+				     .has_available = true,
+				     .has_disk_caches = true,
+				     .actual_bytes = GIB,
+				     .usable_bytes = GIB - 10 * MIB,
+				     .unused_bytes = 0,
+				     .disk_caches_bytes = 50 * MIB,
+				     .available_bytes = GIB}};
+	for (unsigned i = 0; i < 40; i++) {
+		k->now_ms += 1000;
+		ev.stats.last_update_s = vm->stats.last_update_s + 1;
+		assert_int_equal(kit_step(k, &ev), 0);
+	}
+	/* 10 MiB used, 50 of page cache, 128 of its kernel's caches, and a tenth of all: 290 MiB may be touched */
+	wss(k, 300 * MIB, 20 * MIB);
+	assert_false(vm->wss_underclaims);
+	wss(k, 330 * MIB, 20 * MIB);
+	assert_true(vm->wss_underclaims);
+	assert_true(vm->demand_bytes >= 300 * MIB);
+	/* the page cache is that large: it may touch it */
+	ev.stats.disk_caches_bytes = 900 * MIB;
+	k->now_ms += 1000;
+	ev.stats.last_update_s++;
+	assert_int_equal(kit_step(k, &ev), 0);
+	wss(k, 600 * MIB, 20 * MIB);
+	assert_false(vm->wss_underclaims);
+}
+
 /* What it used in the window, not what it uses now, is compared with what it touched in it. */
 static void who_has_just_given_memory_back_does_not_lie(void **state)
 {
@@ -286,6 +323,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(who_claims_to_need_and_touches_little_is_doubted, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(an_honest_needy_guest_is_not_doubted, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(who_claims_to_use_nothing_has_what_it_touches, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(one_forged_statistic_is_held_against_the_others, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(who_has_just_given_memory_back_does_not_lie, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_reboot_forgets_and_its_windows_too, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_window_with_a_pause_says_nothing, open_kit, close_kit),
