@@ -243,15 +243,17 @@ static void check_swappiness(const char *root, struct check_list *l)
 		check_pass(l, "swappiness", "vm.swappiness=%ld", value);
 }
 
-static void check_swap(const char *root, struct check_list *l)
+/* Total bytes; 0 = none, or not known. */
+static uint64_t check_swap(const char *root, struct check_list *l)
 {
-	uint64_t total;
+	uint64_t total = 0;
 
 	check_swap_size(root, l, &total);
 	if (total == 0)
-		return;
+		return 0;
 	check_compression(root, l);
 	check_swappiness(root, l);
+	return total;
 }
 
 /* ---- pressure ---- */
@@ -319,13 +321,14 @@ static char kernel_option(const char *root, const struct kernel *k, const char *
 	return at && (at[strlen(wanted)] == 'y' || at[strlen(wanted)] == 'm') ? 'y' : 'n';
 }
 
-static bool check_damon(const char *root, const struct kernel *k, struct check_list *l)
+/* y, n or ?: can it watch processes? */
+static char check_damon(const char *root, const struct kernel *k, struct check_list *l)
 {
 	static const char remedy[] = "use a kernel with CONFIG_DAMON_VADDR and CONFIG_DAMON_SYSFS";
 
 	if (!check_exists(root, "/sys/kernel/mm/damon/admin")) {
 		check_problem(l, CHECK_WARN, "damon", remedy, "no DAMON");
-		return false;
+		return 'n';
 	}
 	char option = kernel_option(root, k, "CONFIG_DAMON_VADDR");
 
@@ -344,16 +347,20 @@ static bool check_damon(const char *root, const struct kernel *k, struct check_l
 			"/proc/config.gz",
 			k->release);
 	}
-	return option == 'y';
+	return option;
 }
+
+#define LRU_GEN_WORKS 3 /* of /sys/kernel/mm/lru_gen/enabled: in use, and page tables are walked */
 
 static bool check_mglru(const char *root, const struct kernel *k, struct check_list *l)
 {
 	char text[32] = "";
+	bool there = check_read(root, "/sys/kernel/mm/lru_gen/enabled", text, sizeof(text)) >= 0;
+	bool on = (strtoul(text, NULL, 0) & LRU_GEN_WORKS) == LRU_GEN_WORKS;
 
-	if (check_read(root, "/sys/kernel/mm/lru_gen/enabled", text, sizeof(text)) < 0)
+	if (!there)
 		check_problem(l, CHECK_WARN, "mglru", "use a kernel with CONFIG_LRU_GEN", "no multi-generational LRU");
-	else if (strtoul(text, NULL, 0) == 0)
+	else if (!on)
 		check_problem(l, CHECK_WARN, "mglru", "echo y > /sys/kernel/mm/lru_gen/enabled",
 			      "multi-generational LRU is there, but off");
 	else if (!kernel_since(k, 6, 12))
@@ -361,21 +368,33 @@ static bool check_mglru(const char *root, const struct kernel *k, struct check_l
 			l, CHECK_WARN, "mglru", "run Linux 6.12 or later",
 			"multi-generational LRU is on; before Linux 6.12 (here %s) it may not see what KVM guests use",
 			k->release);
+	else if (!check_exists(root, "/sys/kernel/debug/lru_gen"))
+		check_problem(l, CHECK_WARN, "mglru", "mount -t debugfs debugfs /sys/kernel/debug",
+			      "multi-generational LRU is on, but /sys/kernel/debug/lru_gen is not to be seen");
 	else
 		check_pass(l, "mglru", "multi-generational LRU is on");
-	return strtoul(text, NULL, 0) != 0 && kernel_since(k, 6, 12);
+	return on && kernel_since(k, 6, 12) && check_exists(root, "/sys/kernel/debug/lru_gen");
 }
 
 /* In the order in which memocd takes them ([wss] backend = auto); `memoc host` says what it uses in the end. */
-static void check_wss(const char *root, const struct kernel *k, struct check_list *l)
+static void check_wss(const char *root, const struct kernel *k, uint64_t swap_bytes, struct check_list *l)
 {
-	bool idle = check_page_idle(root, l), damon = check_damon(root, k, l), lru = check_mglru(root, k, l);
+	bool idle = check_page_idle(root, l);
+	char damon = check_damon(root, k, l);
+	bool lru = check_mglru(root, k, l);
 
-	if (idle || damon || lru)
+	if (idle || damon == 'y' || lru)
 		check_pass(l, "wss", "working sets can be measured by %s",
-			   idle	   ? "idle page tracking"
-			   : damon ? "DAMON"
-				   : "the multi-generational LRU");
+			   idle		  ? "idle page tracking"
+			   : damon == 'y' ? "DAMON"
+					  : "the multi-generational LRU");
+	else if (damon == '?')
+		check_problem(l, CHECK_WARN, "wss", "ask memocd, once it runs: memoc host",
+			      "working sets can perhaps be measured by DAMON, see above");
+	else if (swap_bytes)
+		check_problem(l, CHECK_WARN, "wss", "use a kernel with one of the three sources above",
+			      "working sets can be measured by refault only: by taking a little memory from VMs and "
+			      "looking what comes back, which is slow and not exact");
 	else
 		check_problem(
 			l, CHECK_WARN, "wss", "use a kernel with one of the three sources above",
@@ -477,9 +496,9 @@ void check_host(const char *root, struct check_list *l)
 	struct kernel k = read_kernel(root);
 
 	check_cgroup(root, &k, l);
-	check_swap(root, l);
+	uint64_t swap_bytes = check_swap(root, l);
 	check_psi(root, l);
-	check_wss(root, &k, l);
+	check_wss(root, &k, swap_bytes, l);
 	check_madvise(&k, l);
 	check_overcommit(root, l);
 	check_ksm(root, l);

@@ -499,7 +499,7 @@ def kernel_facts():
         "swap": (swap_areas > 0, "" if swap_areas else "none"),
         "psi": (bool(fact("/proc/pressure/memory")), ""),
         "page-idle": (pathlib.Path("/sys/kernel/mm/page_idle/bitmap").exists(), ""),
-        "mglru": (bool(generations) and bool(int(generations, 0) & 1), ""),
+        "mglru": (None if generations and int(generations, 0) & 1 else False, ""),  # what else it takes is its own affair
         "overcommit": (fact("/proc/sys/vm/overcommit_memory") != "2", f"vm.overcommit_memory={fact('/proc/sys/vm/overcommit_memory')}"),
         "madvise": (True, os.uname().release),
         "ksm": (None, "off" if ksm in ("", "0") else ""),

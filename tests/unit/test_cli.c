@@ -1524,6 +1524,7 @@ static void put_good_host(void)
 	put_file(fix.dir, "/sys/kernel/mm/damon/admin/kdamonds/nr_kdamonds", "0\n");
 	put_file(fix.dir, "/boot/config-6.12.48-amd64", "# Linux\nCONFIG_DAMON=y\nCONFIG_DAMON_VADDR=y\n");
 	put_file(fix.dir, "/sys/kernel/mm/lru_gen/enabled", "0x0007\n");
+	put_file(fix.dir, "/sys/kernel/debug/lru_gen", "");
 	put_file(fix.dir, "/proc/sys/vm/overcommit_memory", "0\n");
 	put_file(fix.dir, "/sys/kernel/mm/ksm/run", "0\n");
 	put_file(fix.dir, "/sys/kernel/mm/ksm/pages_shared", "0\n");
@@ -1608,6 +1609,7 @@ static void test_check_each_problem(void **state)
 		{"/boot/config-6.12.48-amd64", "# CONFIG_DAMON_VADDR is not set\n", "damon", CHECK_WARN,
 		 "cannot watch"},
 		{"/sys/kernel/mm/lru_gen/enabled", "0x0000\n", "mglru", CHECK_WARN, "but off"},
+		{"/sys/kernel/mm/lru_gen/enabled", "0x0001\n", "mglru", CHECK_WARN, "but off"},
 		{"/proc/sys/kernel/osrelease", "6.1.0-38-amd64\n", "mglru", CHECK_WARN,
 		 "before Linux 6.12 (here 6.1.0-38-amd64)"},
 		{"/proc/sys/kernel/osrelease", "6.1.0-38-amd64\n", "damon", CHECK_WARN, "cannot be told"},
@@ -1646,6 +1648,25 @@ static void test_check_hook(void **state)
 	l = check_all();
 	assert_item(&l, "hook", CHECK_FAIL, "not an executable file");
 	assert_null(find_item(&l, "hook-seen"));
+	free(l.items);
+}
+
+/* Stock kernels of today: none of the three. With swap there is the fourth. */
+static void test_check_refault_alone(void **state)
+{
+	char path[128];
+
+	put_good_host();
+	snprintf(path, sizeof(path), "%s/sys/kernel/mm/page_idle/bitmap", fix.dir);
+	unlink(path);
+	put_file(fix.dir, "/sys/kernel/mm/lru_gen/enabled", "0x0000\n");
+	put_file(fix.dir, "/boot/config-6.12.48-amd64", "# Linux\nCONFIG_DAMON=y\n");
+	struct check_list l = check_all();
+	assert_item(&l, "wss", CHECK_WARN, "by refault only");
+	free(l.items);
+	put_file(fix.dir, "/proc/meminfo", "SwapTotal: 0 kB\nSwapFree: 0 kB\n");
+	l = check_all();
+	assert_item(&l, "wss", CHECK_WARN, "nothing here can measure");
 	free(l.items);
 }
 
@@ -1842,6 +1863,7 @@ int main(void)
 		WITHOUT_SERVER(test_check_each_problem),
 		WITHOUT_SERVER(test_check_hook),
 		WITHOUT_SERVER(test_check_reclaim),
+		WITHOUT_SERVER(test_check_refault_alone),
 		WITH_SERVER(test_check_command),
 		WITHOUT_SERVER(test_check_without_daemon),
 		WITH_SERVER(test_complete_names),
