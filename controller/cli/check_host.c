@@ -391,13 +391,12 @@ static void check_wss(const char *root, const struct kernel *k, uint64_t swap_by
 	else if (damon == '?')
 		check_problem(l, CHECK_WARN, "wss", "ask memocd, once it runs: memoc host",
 			      "working sets can perhaps be measured by DAMON, see above");
-	else if (swap_bytes)
-		check_problem(l, CHECK_WARN, "wss", "use a kernel with one of the three sources above",
-			      "working sets can be measured by refault only: by taking a little memory from VMs and "
-			      "looking what comes back, which is slow and not exact");
 	else
 		check_problem(
-			l, CHECK_WARN, "wss", "use a kernel with one of the three sources above",
+			l, CHECK_WARN, "wss",
+			swap_bytes ? "use a kernel with one of the three sources above; or set [wss] backend = "
+				     "refault, which takes a little memory from VMs and looks what comes back"
+				   : "use a kernel with one of the three sources above",
 			"nothing here can measure working sets: a guest that lies or says nothing is judged by what "
 			"it has in memory and by faults");
 }

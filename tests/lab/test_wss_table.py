@@ -173,7 +173,9 @@ def test_reclaim(bench):
             bench.remove(guest)
     scanned, aged, after = (bench.errors[kind, "step", "idle"] for kind in (*RECLAIMED, "afterwards"))
     lru = [bench.errors[kind, "step", "lru"] for kind in RECLAIMED]
-    assert scanned.within(0.02) == 1 and len(scanned.off) >= 2, str(scanned)
+    # Reclaim has aging runs of its own when generations are used up, in most windows or in few: then nothing, and that reason.
+    assert all(abs(off) <= 0.02 for off in scanned.off), str(scanned)
+    assert all("reclaimed from within" in why for why in scanned.unknown), scanned.unknown
     damon = bench.errors[RECLAIMED[1], "step", "damon"]
     assert all(not errors.off and all("reclaimed from within" in why for why in errors.unknown) for errors in (aged, damon)), str(aged)
     assert all(len(errors.off) >= 2 and errors.mean() <= 0.1 for errors in lru), [str(errors) for errors in lru]
@@ -205,7 +207,7 @@ def test_sums(bench):
         sums[backend] = Errors.together(kinds)
         say(f"all: {backend:8}{sums[backend]}")
     assert sums["idle"].within(0.02) >= 0.95 and sums["idle"].mean() <= 0.01, str(sums["idle"])
-    for backend in ("idle", "damon", "idle-host"):
+    for backend in ("idle", "damon"):  # lru and idle-host count QEMU's own memory, which the truth here does not
         assert sums[backend].honest() >= 0.9, f"{backend} says less than it is off: {sums[backend]}"
     # idle-host reads the same bits as idle: where one is missing so is the other.
     best = max((name for name in OTHERS if name != "idle-host"), key=lambda name: sums[name].within(0.05))
