@@ -72,8 +72,6 @@ PLAN = [
     (1, "system", "test_resize", "order_of_limit_and_balloon"),
     (1, "system", "test_crash", "killed_in_mid_shrink"),
     (1, "system", "test_hook", "known_through_the_hook_alone"),
-    (1, "system", "test_balloon", "no_driver_is_shrunk_by_limit"),
-    (1, "system", "test_pressure", "host_emergency_acts_by_limits"),
     (1, "lab", "test_install", ""),
     (1, "lab", "test_service", ""),
     (2, "lab", "test_boot", ""),

@@ -13,7 +13,7 @@ from stage import MIB, RESIZE_LIMIT_S, Stage, wait_for
 from run import limit
 
 CONFIG = {
-    "host": {"pool": "8G", "buffer": "64M"},
+    "host": {"pool": "3G", "buffer": "64M"},
     # The throttled balloon of below, some 6 MiB/s, is slow and has not stalled.
     "balloon": {"min_speed": "1M", "stall_timeout": "2s", "retry_min": "60s"},
 }

@@ -9,7 +9,7 @@ from stage import MIB, Stage, brief, host, wait_for
 
 MEMORY_MIB = 256
 DIMM_MIB = 128
-CONFIG = {"host": {"pool": "8G", "buffer": "64M"}, "policy": {"grace": "1s", "dwell": "0s"}}
+CONFIG = {"host": {"pool": "3G", "buffer": "64M"}, "policy": {"grace": "1s", "dwell": "0s"}}
 # Huge pages that are got when they are wanted and go with QEMU: nothing is reserved. (<locked/> takes CAP_SYS_RESOURCE.)
 SURPLUS = pathlib.Path("/proc/sys/vm/nr_overcommit_hugepages")
 HUGE = "<memoryBacking><hugepages><page size='2' unit='MiB'/></hugepages><source type='memfd'/></memoryBacking>"

@@ -33,7 +33,7 @@ class Desk:
         self.libvirtd.start()
         self.libvirtd.install_hook(program("memoc-hook"))
         self.guest = Guest(lab, self.libvirtd, "web1", MEMORY_MIB, swap_mib=64, policy={"min": f"{MIN_MIB}M"})
-        self.memocd = Memocd(lab, self.libvirtd, {"host": {"pool": "4G", "reserve": "256M", "buffer": "64M"}})
+        self.memocd = Memocd(lab, self.libvirtd, {"host": {"pool": "3G", "reserve": "256M", "buffer": "64M"}})
         self.memocd.start()
         self.guest.start()
         self.guest.wait_ready()
@@ -457,9 +457,9 @@ def test_explain_and_info(desk):
 def test_config_shown_and_checked(desk):
     """config: value and source of each setting; --check refuses a bad file with line and reason, without memocd."""
     rows = {row["key"]: row for row in desk.memocd.memoc("config")}
-    assert rows["host.pool"]["value"] == "4G" and "memoc.conf" in rows["host.pool"]["source"], rows["host.pool"]
+    assert rows["host.pool"]["value"] == "3G" and "memoc.conf" in rows["host.pool"]["source"], rows["host.pool"]
     assert rows["policy.interval"]["source"] == "default", rows["policy.interval"]
-    assert re.search(r"host\.pool +4G", desk.memoc("config"))
+    assert re.search(r"host\.pool +3G", desk.memoc("config"))
     good, bad = desk.lab.base / "good.conf", desk.lab.base / "bad.conf"
     good.write_text("[host]\npool = 3G\n", encoding="ascii")
     bad.write_text("[host]\npool = 3G\n[policy]\ninterval = soon\n", encoding="ascii")
@@ -472,17 +472,17 @@ def test_reload_is_all_or_nothing(desk):
     """SIGHUP with a bad file: refused whole, with line and reason; the running configuration stays. A good one is taken."""
     first = dict(desk.memocd.config)
     try:
-        desk.memocd.write_config({"host": {"pool": "5G", "buffer": "lots"}})
+        desk.memocd.write_config({"host": {"pool": "3584M", "buffer": "lots"}})
         desk.memocd.reload()
         wait_for(lambda: "lots" in desk.memocd.log.read_text(encoding="utf-8"), 10, "the refusal in the log")
-        assert desk.memocd.host()["pool_bytes"] == 4 << 30
-        desk.memocd.write_config({"host": {"pool": "5G", "reserve": "256M", "buffer": "64M"}})
+        assert desk.memocd.host()["pool_bytes"] == 3 << 30
+        desk.memocd.write_config({"host": {"pool": "3584M", "reserve": "256M", "buffer": "64M"}})
         desk.memocd.reload()
-        wait_for(lambda: desk.memocd.host()["pool_bytes"] == 5 << 30, 10, "the new pool")
+        wait_for(lambda: desk.memocd.host()["pool_bytes"] == 3584 << 20, 10, "the new pool")
     finally:
         desk.memocd.write_config(first)
         desk.memocd.reload()
-    wait_for(lambda: desk.memocd.host()["pool_bytes"] == 4 << 30, 10, "the first pool")
+    wait_for(lambda: desk.memocd.host()["pool_bytes"] == 3 << 30, 10, "the first pool")
 
 
 def kernel_facts():

@@ -11,7 +11,7 @@ QUICK_MIB = 320
 DONOR_MIB = 384
 BUFFER_MIB = 64
 BASE = {
-    "host": {"pool": "8G", "buffer": f"{BUFFER_MIB}M"},
+    "host": {"pool": "3G", "buffer": f"{BUFFER_MIB}M"},
     # Where balloons are waited for they are waited for this long: what happens sooner does not wait for them.
     "balloon": {"min_speed": "16M", "stall_timeout": "120s"},
 }

@@ -188,7 +188,7 @@ class Service:
         self.libvirtd.start()
         self.guest = Guest(lab, self.libvirtd, "web1", 256, swap_mib=32)
         self.guest.start()
-        self.memocd = Memocd(lab, self.libvirtd, {"host": {"pool": "4G", "reserve": "256M"}, "log": {"events": "64"}})
+        self.memocd = Memocd(lab, self.libvirtd, {"host": {"pool": "3G", "reserve": "256M"}, "log": {"events": "64"}})
         self.memocd.start()
         self.guest.wait_ready()
         self.memocd.wait_vm("web1", lambda vm: vm["usable_bytes"] is not None, 40, "statistics")
@@ -419,6 +419,6 @@ def test_config_in_the_open(service):
     """Config names the effective value of every setting with its source."""
     with service.connect() as client:
         settings = {row["key"]: row for row in client.controller("Config")["settings"]}
-    assert settings["host.pool"]["value"] == "4G", settings["host.pool"]
+    assert settings["host.pool"]["value"] == "3G", settings["host.pool"]
     assert str(service.memocd.config_path) in settings["host.pool"]["source"], settings["host.pool"]
     assert settings["balloon.enabled"]["source"] != settings["host.pool"]["source"]

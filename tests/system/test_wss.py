@@ -9,7 +9,7 @@ MEMORY_MIB = 256
 SEEN_LIMIT_S = 120
 REFAULT_SAYS = "came back", "by refault"
 CONFIG = {
-    "host": {"pool": "4G", "buffer": "64M"},
+    "host": {"pool": "3G", "buffer": "64M"},
     "policy": {"wss_window": "2s"},
 }
 
