@@ -38,7 +38,8 @@ static unsigned stderr_width(void)
 	return ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
 }
 
-/* What left the swap while the balloon took memory: some of it the guest read back itself, so not more than was taken. */
+/* What left the swap while the balloon took memory: some of it the guest read back itself, so not more than was taken.
+ */
 static uint64_t avoided_bytes(const struct view *v)
 {
 	return min_u64(sub_sat_u64(v->from_swapped_bytes, v->to_swapped_bytes),

@@ -204,24 +204,32 @@ static void plugged_meanwhile(struct member *b, const struct entry *e)
 
 #define FAILED_MOST 5 /* groups in a row: then it is opened anew, or another one where `auto` finds that it cannot */
 
-/* Not VMs that ended, moved or cannot be judged just now, but what the back-end itself was not able to do. */
+/* What the kernel refuses to whoever asks; not what is the matter with one VM. */
+static bool refused(int code)
+{
+	return code == -EPERM || code == -EACCES || code == -EIO || code == -ENODEV || code == -EBADF;
+}
+
 static void back_end_works(struct group *g)
 {
 	struct measuring *m = g->m;
 	bool any = false, broken = g->code < 0 && g->code != -ECANCELED;
+	const char *why = g->err.text;
 
 	for (size_t i = 0; i < g->n; i++) {
-		int code = g->list[i].code;
 		any |= g->list[i].reading.known;
-		broken |= code < 0 && code != -ESRCH && code != -ECANCELED && code != -EAGAIN && code != -EBUSY;
+		if (broken || !refused(g->list[i].code))
+			continue;
+		broken = true;
+		why = g->list[i].err.text;
 	}
 	if (g->wss != m->wss || (!any && !broken))
 		return;
 	m->failed = any ? 0 : m->failed + 1;
 	if (m->failed < FAILED_MOST || now_ms() < m->opened_ms + REOPEN_MS)
 		return;
-	log_warning("working sets are not measured by %s any more: %s; it is opened anew", wss_backend_name(wss_kind(m->wss)),
-		    g->code < 0 ? g->err.text : g->list[0].err.text);
+	log_warning("working sets are not measured by %s any more: %s; it is opened anew",
+		    wss_backend_name(wss_kind(m->wss)), why);
 	m->failed = 0;
 	m->reopen = true;
 }

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * advice_check MIB: the advice room against the kernel that runs, without any VM: a process reads its memory from end to
- * end, as a migration would, and this one gives advice behind it. What is in memory is asked of the kernel by other ways
- * than the room's own: the reader's pagemap for private memory, mincore over a window of its own for shared. Needs root
- * and swap for the memory, twice. For test_advice_kernels.py, and inside the nested host.
+ * advice_check MIB: the advice room against the kernel that runs, without any VM: a process reads its memory from end
+ * to end, as a migration would, and this one gives advice behind it. What is in memory is asked of the kernel by other
+ * ways than the room's own: the reader's pagemap for private memory, mincore over a window of its own for shared. Needs
+ * root and swap for the memory, twice. For test_advice_kernels.py, and inside the nested host.
  *
- * Of the memory the first half is swapped out; the last eighth of shared memory was never allocated. Two eighths are the
- * guest's: one in memory that it goes on using, and one swapped out that it brings back before the reader comes to it.
+ * Of the memory the first half is swapped out; the last eighth of shared memory was never allocated. Two eighths are
+ * the guest's: one in memory that it goes on using, and one swapped out that it brings back before the reader comes to
+ * it.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -85,7 +86,8 @@ static _Noreturn void serve(const struct stage *s)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	for (size_t i = 0; i < filled; i++)
-		for (size_t j = 0; j < PAGE / 4; j += 8) { /* a quarter is random: it is no page of zeroes, and compresses */
+		for (size_t j = 0; j < PAGE / 4;
+		     j += 8) { /* a quarter is random: it is no page of zeroes, and compresses */
 			x ^= x << 13;
 			x ^= x >> 7;
 			x ^= x << 17;
@@ -133,7 +135,8 @@ static unsigned char *present(const struct stage *s)
 		return in;
 	}
 	for (size_t i = 0; i < s->pages; i++) {
-		if (pread(s->pagemap, &entry, sizeof(entry), (off_t)(((uintptr_t)s->at / PAGE + i) * sizeof(entry))) != sizeof(entry))
+		if (pread(s->pagemap, &entry, sizeof(entry), (off_t)(((uintptr_t)s->at / PAGE + i) * sizeof(entry))) !=
+		    sizeof(entry))
 			die("pagemap");
 		in[i] = entry >> 63;
 	}
@@ -159,7 +162,8 @@ static void set_up(struct stage *s, size_t pages, bool shared)
 	*s = (struct stage){.pages = pages, .shared = shared, .pagemap = -1};
 	if (shared && (fd < 0 || ftruncate(fd, (off_t)(pages * PAGE)) < 0))
 		die("memfd");
-	void *at = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS, fd, 0);
+	void *at = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, shared ? MAP_SHARED : MAP_PRIVATE | MAP_ANONYMOUS,
+			fd, 0);
 	void *window = shared ? mmap(NULL, pages * PAGE, PROT_READ, MAP_SHARED, fd, 0) : NULL;
 	if (at == MAP_FAILED || window == MAP_FAILED || pipe(s->ask) < 0 || pipe(s->answer) < 0)
 		die("set up");
@@ -211,7 +215,8 @@ static unsigned char *pass(const struct stage *s, struct proc_vm *proc, bool adv
 		advice_count_map(a, counts);
 	tell(s, 'r', BACK * eighth, eighth);
 	for (size_t done = 0; done < s->pages; done += part) {
-		struct advice_order order = {.position_bytes = done ? done * PAGE : 1, .zero_out = true, .most_bytes = GIB};
+		struct advice_order order = {
+			.position_bytes = done ? done * PAGE : 1, .zero_out = true, .most_bytes = GIB};
 
 		tell(s, 'r', HOT * eighth, eighth);
 		if (a && advice_step(a, &order, counts, &err) < 0)
