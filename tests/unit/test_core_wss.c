@@ -174,25 +174,38 @@ static void an_honest_needy_guest_is_not_doubted(void **state)
 	assert_false(vm->wss_overclaims);
 }
 
+/* What a guest of 1 GiB, all of which it has, says of itself. */
+static struct event says(uint64_t usable_bytes, uint64_t unused_bytes)
+{
+	return (struct event){.type = EVENT_VM_STATS,
+			      .vm = 1,
+			      .stats = {.has_actual = true,
+					.has_usable = true,
+					.has_unused = true,
+					.has_available = true,
+					.actual_bytes = GIB,
+					.usable_bytes = usable_bytes,
+					.unused_bytes = unused_bytes,
+					.available_bytes = GIB}};
+}
+
+/* The same once a second. */
+static void hear(struct kit *k, struct event *ev, unsigned times)
+{
+	for (unsigned i = 0; i < times; i++) {
+		k->now_ms += 1000;
+		ev->stats.last_update_s = kit_vm(k, 1)->stats.last_update_s + 1;
+		assert_int_equal(kit_step(k, ev), 0);
+	}
+}
+
 static void who_claims_to_use_nothing_has_what_it_touches(void **state)
 {
 	struct kit *k = *state;
 	struct vm *vm = kit_steady(k, 1, GIB, GIB - 10 * MIB);
-	struct event ev = {.type = EVENT_VM_STATS,
-			   .vm = 1,
-			   .stats = {.has_actual = true,
-				     .has_usable = true,
-				     .has_unused = true,
-				     .has_available = true,
-				     .actual_bytes = GIB,
-				     .usable_bytes = GIB - 10 * MIB,
-				     .unused_bytes = GIB - 50 * MIB,
-				     .available_bytes = GIB}};
-	for (unsigned i = 0; i < 40; i++) {
-		k->now_ms += 1000;
-		ev.stats.last_update_s = vm->stats.last_update_s + 1;
-		assert_int_equal(kit_step(k, &ev), 0);
-	}
+	struct event ev = says(GIB - 10 * MIB, GIB - 50 * MIB);
+
+	hear(k, &ev, 40);
 	assert_int_equal(vm->demand_bytes, 10 * MIB);
 	wss(k, 150 * MIB, 20 * MIB); /* free memory that comes and goes is touched, too */
 	assert_false(vm->wss_underclaims);
@@ -204,11 +217,7 @@ static void who_claims_to_use_nothing_has_what_it_touches(void **state)
 	/* it says so itself: nothing is to be corrected */
 	ev.stats.usable_bytes = 300 * MIB;
 	ev.stats.unused_bytes = 250 * MIB;
-	for (unsigned i = 0; i < 3; i++) {
-		k->now_ms += 1000;
-		ev.stats.last_update_s++;
-		assert_int_equal(kit_step(k, &ev), 0);
-	}
+	hear(k, &ev, 3);
 	wss(k, 600 * MIB, 20 * MIB);
 	assert_false(vm->wss_underclaims);
 }
@@ -218,23 +227,11 @@ static void one_forged_statistic_is_held_against_the_others(void **state)
 {
 	struct kit *k = *state;
 	struct vm *vm = kit_steady(k, 1, GIB, GIB - 10 * MIB);
-	struct event ev = {.type = EVENT_VM_STATS,
-			   .vm = 1,
-			   .stats = {.has_actual = true,
-				     .has_usable = true,
-				     .has_unused = true,
-				     .has_available = true,
-				     .has_disk_caches = true,
-				     .actual_bytes = GIB,
-				     .usable_bytes = GIB - 10 * MIB,
-				     .unused_bytes = 0,
-				     .disk_caches_bytes = 50 * MIB,
-				     .available_bytes = GIB}};
-	for (unsigned i = 0; i < 40; i++) {
-		k->now_ms += 1000;
-		ev.stats.last_update_s = vm->stats.last_update_s + 1;
-		assert_int_equal(kit_step(k, &ev), 0);
-	}
+	struct event ev = says(GIB - 10 * MIB, 0);
+
+	ev.stats.has_disk_caches = true;
+	ev.stats.disk_caches_bytes = 50 * MIB;
+	hear(k, &ev, 40);
 	/* 10 MiB used, 50 of page cache, 128 of its kernel's caches, and a tenth of all: 290 MiB may be touched */
 	wss(k, 300 * MIB, 20 * MIB);
 	assert_false(vm->wss_underclaims);
@@ -243,9 +240,7 @@ static void one_forged_statistic_is_held_against_the_others(void **state)
 	assert_true(vm->demand_bytes >= 300 * MIB);
 	/* the page cache is that large: it may touch it */
 	ev.stats.disk_caches_bytes = 900 * MIB;
-	k->now_ms += 1000;
-	ev.stats.last_update_s++;
-	assert_int_equal(kit_step(k, &ev), 0);
+	hear(k, &ev, 1);
 	wss(k, 600 * MIB, 20 * MIB);
 	assert_false(vm->wss_underclaims);
 }
