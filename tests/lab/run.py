@@ -70,7 +70,6 @@ def say(text):
 PLAN = [
     (1, "system", "test_lifecycle", "reset_from_outside pause_and_resume destroy_in_mid_shrink"),
     (1, "system", "test_resize", "order_of_limit_and_balloon"),
-    (1, "system", "test_crash", "killed_in_mid_shrink"),
     (1, "system", "test_hook", "known_through_the_hook_alone"),
     (1, "lab", "test_install", ""),
     (1, "lab", "test_service", ""),
