@@ -57,7 +57,8 @@ def test_a_silent_guest_is_sized_by_its_limit(bench):
     bench.mute.begin("use 280")
     if small:
         needy, _ = assert_order(wait_for_all(bench, mark, ("needy", "limit-confirmed")), "needy", "limit-confirmed")
-        assert "QEMU has" in needy["reason"], f"not seen by the host: {needy}"
+        # Faults, refaults or stalls, whichever is strongest: all three are the host's, and the guest's word would begin with "guest".
+        assert not needy["reason"].startswith("guest"), f"not seen by the host: {needy}"
     wait_for(lambda: bench.mute.relative_rate() > 0.7, RESIZE_LIMIT_S, "mute to have what it uses", show=bench.mute.report)
     assert bench.mute.cgroup().limit() is None or bench.mute.cgroup().limit() > held or not small
     assert not [event for event in bench.events(at(told), "mute", ("balloon",)) if event["to_bytes"] < MEMORY_MIB * MIB], \
