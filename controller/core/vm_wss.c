@@ -88,7 +88,7 @@ static bool claimed_bytes(const struct vm *vm, uint64_t since_ms, uint64_t *ret)
 
 	if (s->has_available && s->has_unused)
 		most = add_sat_u64(sub_sat_u64(s->available_bytes, s->unused_bytes), vm->hidden_bytes);
-	if (s->has_disk_caches)
+	if (s->has_disk_caches && s->has_usable) /* without the latter nothing is known of what it uses */
 		most = min_u64(most, add_sat_u64(add_sat_u64(vm->used_bytes, s->disk_caches_bytes),
 						 vm->facts.max_bytes / KERNEL_CACHES_SHARE));
 	if (most == UINT64_MAX)

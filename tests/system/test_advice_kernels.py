@@ -5,13 +5,14 @@ and has no PAGEMAP_SCAN. No VM: advice_check.c reads memory as a migration does,
 That of the nested host (6.12, cgroup v2) runs the same program: tests/lab/test_advice_here.py.
 """
 
+import os
 import re
 
+import host
 from lab import HostSwap, LabError
 from memocd import check_program
 from run import limit
 from stock_kernel import run_on_stock_kernel
-import host
 
 HERE_MIB = 128
 STOCK_MIB = 96
@@ -40,5 +41,5 @@ def test_here(lab):
 def test_stock_kernel(lab):
     """Debian's."""
     text = run_on_stock_kernel(lab, build(lab), STOCK_MIB)
-    assert "Linux 6.1." in text, text[:200]
+    assert "Linux " in text and os.uname().release not in text, text[:200]
     judge(text)

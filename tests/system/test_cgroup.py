@@ -21,6 +21,8 @@ from stock_kernel import run_on_stock_kernel
 
 HERE_MIB = 200
 GUEST_MIB = 96
+
+
 def judge(text):
     """The check's own verdict: every line that failed, and whether it came to its end."""
     failed = [line for line in text.splitlines() if line.startswith("FAILED")]

@@ -496,7 +496,7 @@ def kernel_facts():
     ksm = fact("/sys/kernel/mm/ksm/run")
     return {
         "cgroup": (True, "v2" if (host.CGROUP_ROOT / "cgroup.controllers").exists() else "v1"),
-        "swap": (swap_areas > 0, "" if swap_areas else "none"),
+        "swap": (None, "") if swap_areas else (False, "none"),  # how full it is other tests decide
         "psi": (bool(fact("/proc/pressure/memory")), ""),
         "page-idle": (pathlib.Path("/sys/kernel/mm/page_idle/bitmap").exists(), ""),
         "mglru": (None if generations and int(generations, 0) & 1 else False, ""),  # what else it takes is its own affair
