@@ -377,10 +377,13 @@ static int block_behind(struct step *s, struct batch *t, size_t to)
 
 /* ---- ahead of the reader ---- */
 
-/* Before the reader is there for sure, whatever it did since its position was read, and as far as it comes until the
- * next step or two. */
+/* Before the reader is there for sure, unless it is much faster now than between the steps before, and as far as it
+ * comes until the next step or two. */
 #define AHEAD_GAP_BYTES (2 * MIB)
 #define AHEAD_BYTES (32 * MIB)
+#define FRONT_PAGES 256
+#define FRONT_LEAST_PAGES 8 /* of a chunk that says by itself that the reader was there */
+#define FRONT_RUN 4	    /* chunks that say so far from where it was */
 
 static int block_ahead(struct step *s, struct block *b, size_t from, size_t to)
 {
@@ -404,9 +407,75 @@ static int block_ahead(struct step *s, struct block *b, size_t from, size_t to)
 	return 0;
 }
 
-static int ahead(struct step *s)
+/*
+ * Where the reader has got to since its position was asked for: through what is on the map and in memory without a gap.
+ * It is as fast as the network where there is something to send and many times faster where all is zero, and what it
+ * read would else be taken for what the guest brought in. Of that, a run that begins no farther ahead than a step looks
+ * was met by the step before.
+ */
+static int reader_front(const struct step *s, struct block *b, size_t *at)
 {
-	uint64_t position = s->order->position_bytes, advance = sub_sat_u64(position, s->a->position_bytes);
+	size_t run = 0; /* of chunks beyond what is not on the map and tells nothing */
+
+	for (size_t look = *at, n; look < b->pages; look += n) {
+		uint64_t in[LOOK_PAGES / 64] = {0};
+		size_t asked = 0, there = 0;
+		bool far = look - *at > AHEAD_BYTES / 2 / ADVICE_PAGE_BYTES;
+
+		n = min_u64(FRONT_PAGES, b->pages - look);
+		bool ends = look + n == b->pages;
+		if (cancelled(s) || (far && !s->order->follow))
+			return 0;
+		if (!any_on_map(b, look, look + n)) {
+			if (ends && s->order->follow)
+				*at = b->pages;
+			continue;
+		}
+		int r = block_look(b, s->a->pagemap, look, n, in);
+		for (size_t i = 0; i < n && r == 0; i++) {
+			bool mapped = on_map(b, look + i);
+			asked += mapped;
+			there += mapped && bit_get(in, i);
+		}
+		if (r < 0 || there < asked - asked / 8)
+			return r;
+		run = far ? run + (asked >= n / 2) : FRONT_RUN;
+		bool sure = look == *at || asked >= FRONT_LEAST_PAGES || ends;
+		if (sure && (run >= FRONT_RUN || ends))
+			*at = look + n;
+	}
+	return 0;
+}
+
+/* The position by what has come in, from the last one on: through one block after the other. */
+static int follow_reader(struct step *s, uint64_t *position_bytes)
+{
+	for (size_t i = 0; i < s->a->n; i++) {
+		uint64_t end = s->a->read_bytes;
+		struct block *last = NULL;
+
+		for (size_t j = 0; j < s->a->n; j++)
+			if (s->a->blocks[j].read &&
+			    s->a->blocks[j].base + s->a->blocks[j].pages * ADVICE_PAGE_BYTES == end)
+				last = &s->a->blocks[j];
+		size_t at = last ? pages_read(last, *position_bytes) : 0;
+		int r = last ? reader_front(s, last, &at) : 0;
+		if (r < 0 || (last && at < last->pages)) {
+			*position_bytes = last ? last->base + at * ADVICE_PAGE_BYTES : *position_bytes;
+			return r;
+		}
+		*position_bytes = end;
+		r = follow(s->a, end + 1);
+		if (r < 0 ||
+		    s->a->read_bytes == end) /* it is at the end, or nothing of another block has come in yet */
+			return r;
+	}
+	return 0;
+}
+
+static int ahead(struct step *s, uint64_t position)
+{
+	uint64_t advance = sub_sat_u64(position, s->a->position_bytes);
 	/* It reads in bursts (a limit of its speed is kept per 0.1 s): one look without an advance means little. */
 	s->a->advance_bytes = advance = max_u64(advance, s->a->advance_bytes / 2);
 	size_t gap = max_u64(AHEAD_GAP_BYTES, advance) / ADVICE_PAGE_BYTES;
@@ -415,7 +484,9 @@ static int ahead(struct step *s)
 	for (size_t i = 0; i < s->a->n; i++) {
 		struct block *b = &s->a->blocks[i];
 		size_t at = pages_read(b, position);
-		int r = !b->read ? 0 : block_ahead(s, b, min_u64(at + gap, b->pages), min_u64(at + reach, b->pages));
+		int r = b->read ? reader_front(s, b, &at) : 0;
+		if (r == 0 && b->read)
+			r = block_ahead(s, b, min_u64(at + gap, b->pages), min_u64(at + reach, b->pages));
 		if (r < 0)
 			return r;
 	}
@@ -425,24 +496,40 @@ static int ahead(struct step *s)
 static int take_step(struct step *s)
 {
 	struct batch *t AUTO_FREE = malloc(sizeof(*t));
+	uint64_t position = s->order->position_bytes;
 	bool more = false;
-	int r = t ? follow(s->a, s->order->position_bytes) : -ENOMEM;
+	int r = t ? follow(s->a, position) : -ENOMEM;
 
 	/*
 	 * First what the guest brought in: it is to be left alone. Not where a step that was cut goes on: the reader
 	 * has read on since its position was asked for, and what it brought in would be taken for the guest's.
 	 */
-	bool goes_on = s->a->cut && s->a->position_bytes == s->order->position_bytes;
-	if (r == 0 && s->order->position_bytes != ADVICE_ALL && !goes_on)
-		r = ahead(s);
+	bool goes_on = s->a->cut && s->a->position_bytes == position;
+	if (r == 0 && s->order->follow && position != ADVICE_ALL)
+		r = follow_reader(s, &position);
+	if (r == 0 && position != ADVICE_ALL && !goes_on)
+		r = ahead(s, position);
 	for (size_t i = 0; i < s->a->n && r >= 0; i++) {
 		t->b = &s->a->blocks[i];
-		r = block_behind(s, t, pages_read(t->b, s->order->position_bytes));
+		r = block_behind(s, t, pages_read(t->b, position));
 		more |= r > 0;
 	}
-	s->a->position_bytes = s->order->position_bytes;
+	s->a->position_bytes = position;
 	s->a->cut = more;
 	return r < 0 ? r : more;
+}
+
+uint64_t advice_position_bytes(const struct advice *a)
+{
+	return a->position_bytes;
+}
+
+bool advice_all_read(const struct advice *a)
+{
+	for (size_t i = 0; i < a->n; i++)
+		if (pages_read(&a->blocks[i], a->position_bytes) < a->blocks[i].pages)
+			return false;
+	return true;
 }
 
 int advice_step(struct advice *a, const struct advice_order *order, struct advice_report *counts, struct memoc_err *err)

@@ -43,6 +43,11 @@ struct advice_order {
 	 * gone on since, by about as much as since the step before at most. ADVICE_ALL: all of it.
 	 */
 	uint64_t position_bytes;
+	/*
+	 * It is a step's earlier position, and the reader is followed by what has come in since: QEMU answers nobody
+	 * while it reads the last part, at its fastest and with the guest standing still.
+	 */
+	bool follow;
 	bool zero_out;		   /* pages of zeroes: out (MADV_PAGEOUT) instead of first in line (MADV_COLD) */
 	uint64_t most_bytes;	   /* of one step */
 	const atomic_bool *cancel; /* stop soon; may be NULL */
@@ -56,6 +61,9 @@ struct advice_order {
  */
 int advice_step(struct advice *a, const struct advice_order *order, struct advice_report *counts,
 		struct memoc_err *err);
+/* Where the reader was in the last step, in its order, and is that the end? */
+uint64_t advice_position_bytes(const struct advice *a);
+bool advice_all_read(const struct advice *a);
 
 /*
  * May pages of zeroes be swapped out for nothing? Where swap does not store them: Linux 6.12 and later (a bitmap), zram

@@ -23,10 +23,17 @@
  * it where the last one was short. */
 #define END_BYTES (64 * MIB)
 #define TELL_MS 1000 /* the core is not told of each look */
+#define LAST_TELL_MS 100
+#define STILL_LOOKS 50 /* then libvirt is asked again: what it read may be swapped out already */
 /* One step: MADV_PAGEOUT to zram takes about 4 µs a page (measured, lzo-rle), so this is a quarter of a second. */
 #define STEP_BYTES (256 * MIB)
+#define LAST_STEP_BYTES (32 * MIB) /* QEMU ends soon, and with it what was not told */
 
-/* One VM that is advised. It is idle (its timer runs), asking libvirt, or working. */
+/*
+ * One VM that is advised. It is idle (its timer runs), asking libvirt, or working; towards the end of the pass perhaps
+ * both: then the reader is followed without libvirt, to which QEMU does not answer any more. (Its second "pass" begins
+ * when little is left to send, not when all of the first is read: ram_state_pending_exact of QEMU's migration/ram.c.)
+ */
 struct advised {
 	struct advising *owner;
 	struct advised *next;
@@ -36,13 +43,16 @@ struct advised {
 	struct advice *advice;
 	struct work_lane *lane; /* for libvirt's word of its progress */
 	ev_timer timer;
-	bool busy; /* asking or working */
-	bool finishing;
-	bool stopped, dropped;
+	bool asking, working;
+	bool finishing, finishing_step; /* to be, and being done: the loop's, the worker's */
+	unsigned still_looks;		/* in which the reader did not seem to move */
+	bool stopped;
+	bool dropped; /* nobody wants to hear of it any more: it goes when nobody has it */
 	atomic_bool cancel;
 	uint64_t zero_swap_bytes;	       /* swap that pages of zeroes may take */
 	uint64_t zero_due_bytes;	       /* … of which they have not taken so much yet; the loop's */
 	bool zeroes_free;		       /* … for which it costs nothing to hold them */
+	uint64_t told_bytes;		       /* position that libvirt told while it is finishing; the loop's */
 	uint64_t position_bytes, before_bytes; /* at this look and at the one before */
 	uint64_t told_ms;
 	struct advice_report report;
@@ -65,6 +75,11 @@ static struct advised *advised_by_id(struct advising *a, vm_id id)
 	return NULL;
 }
 
+static bool busy(const struct advised *v)
+{
+	return v->asking || v->working;
+}
+
 static void advised_free(struct advised *v)
 {
 	struct advising *a = v->owner;
@@ -80,6 +95,16 @@ static void advised_free(struct advised *v)
 	advice_free(v->advice);
 	attach_unref(v->attach);
 	free(v);
+}
+
+static void drop(struct advised *v)
+{
+	v->dropped = true;
+	v->zero_due_bytes = 0;
+	atomic_store(&v->cancel, true);
+	ev_timer_stop(v->owner->d->loop, &v->timer);
+	if (!busy(v))
+		advised_free(v);
 }
 
 static void tell_core(struct advised *v)
@@ -98,7 +123,7 @@ static void tell_refusal(struct advised *v)
 	log_fields(LOG_LEVEL_WARNING, &fields, "no memory advice while VMs migrate: %s; all else goes on", v->err.text);
 }
 
-/* The last report; v is gone afterwards. */
+/* The last report; v may be gone afterwards. */
 static void end(struct advised *v)
 {
 	bool refused = v->code == -EPERM || v->code == -ENOSYS || v->code == -EOPNOTSUPP;
@@ -113,7 +138,7 @@ static void end(struct advised *v)
 		snprintf(v->report.why, sizeof(v->report.why), "%.*s", (int)sizeof(v->report.why) - 1, v->err.text);
 	struct event ev = {.type = EVENT_VM_ADVICE, .vm = v->id, .advice = v->report};
 	struct daemon *d = v->owner->d;
-	advised_free(v); /* first: the core may have more to say to it */
+	drop(v); /* first: the core may have more to say to it */
 	daemon_post(d, ev);
 }
 
@@ -141,20 +166,24 @@ static void step_run(void *arg, void **worker)
 	struct advised *v = arg;
 	uint64_t spare = sub_sat_u64(v->zero_swap_bytes, v->report.zero_out_bytes);
 	const struct advice_order order = {.position_bytes = v->position_bytes,
+					   .follow = v->finishing_step,
 					   .zero_out = v->zeroes_free && spare > 0,
-					   .most_bytes = STEP_BYTES,
+					   .most_bytes = v->finishing_step ? LAST_STEP_BYTES : STEP_BYTES,
 					   .cancel = &v->cancel};
 
 	v->code = advice_step(v->advice, &order, &v->report, &v->err);
+	if (order.follow)
+		v->position_bytes = advice_position_bytes(v->advice);
 }
 
 /* ---- loop ---- */
 
 static void look_later(struct advised *v)
 {
-	bool fast = v->position_bytes >= add_sat_u64(v->before_bytes, FAST_BYTES) ||
+	bool fast = v->finishing || v->position_bytes >= add_sat_u64(v->before_bytes, FAST_BYTES) ||
 		    v->position_bytes >= sub_sat_u64(v->facts.max_bytes, END_BYTES);
 
+	v->still_looks = v->finishing && v->position_bytes == v->before_bytes ? v->still_looks + 1 : 0;
 	v->before_bytes = v->position_bytes;
 	ev_timer_set(&v->timer, (fast ? FAST_LOOK_MS : LOOK_MS) / 1000., 0.);
 	ev_timer_start(v->owner->d->loop, &v->timer);
@@ -164,22 +193,23 @@ static void step_done(void *arg, bool cancelled);
 
 static void step(struct advised *v)
 {
-	v->busy = true;
-	if (v->finishing)
-		v->position_bytes = ADVICE_ALL;
+	v->working = true;
+	v->finishing_step = v->finishing;
+	if (v->finishing) /* its second pass goes on where the first is, so that this is the position up to the end */
+		v->position_bytes =
+			v->told_bytes >= v->facts.max_bytes ? ADVICE_ALL : max_u64(v->position_bytes, v->told_bytes);
 	if (workpool_submit(v->owner->pool, NULL, 0, step_run, step_done, v) == 0)
 		return;
-	v->busy = false;
+	v->working = false;
 	v->code = memoc_err_set(&v->err, -ENOMEM, "out of memory");
 	end(v);
 }
 
-/* What a worker or libvirt was waited for with is done. Is v to go on? Else it is gone. */
+/* What was waited for is done. Is v to go on? Else it may be gone. */
 static bool goes_on(struct advised *v, bool cancelled)
 {
-	v->busy = false;
 	if (cancelled || v->dropped) {
-		advised_free(v);
+		drop(v);
 		return false;
 	}
 	if (!v->stopped && v->code >= 0)
@@ -191,18 +221,19 @@ static bool goes_on(struct advised *v, bool cancelled)
 static void step_done(void *arg, bool cancelled)
 {
 	struct advised *v = arg;
-	bool more = v->code > 0, finished = v->position_bytes == ADVICE_ALL;
+	bool more = v->code > 0, finishing = v->finishing_step;
 
+	v->working = false;
 	if (!goes_on(v, cancelled))
 		return;
 	v->zero_due_bytes = sub_sat_u64(v->zero_swap_bytes, v->report.zero_out_bytes);
-	if (!more && finished) {
+	if (!more && finishing && advice_all_read(v->advice)) {
 		end(v);
 		return;
 	}
-	if (now_ms() - v->told_ms >= TELL_MS)
+	if (now_ms() - v->told_ms >= (finishing ? LAST_TELL_MS : TELL_MS))
 		tell_core(v);
-	if (more || v->finishing)
+	if (more || v->finishing != finishing)
 		step(v);
 	else
 		look_later(v);
@@ -213,14 +244,18 @@ static void progress_known(void *user, const struct virt_job *job)
 	struct advised *v = user;
 	struct entry *e = entry_by_id(v->owner->d, v->id);
 
+	v->asking = false;
+	if (v->finishing && !v->dropped) { /* it steps all the time */
+		if (job && job->outgoing)
+			v->told_bytes = max_u64(v->told_bytes, job->read_bytes);
+		return;
+	}
 	v->code = 0;
 	if (!goes_on(v, !e))
 		return;
-	if (!v->finishing && (!job || !job->outgoing || job->pass > 1))
+	if (!job || !job->outgoing || job->pass > 1)
 		look_later(v);
-	if (v->finishing) {
-		step(v);
-	} else if (job && !job->outgoing) {
+	if (job && !job->outgoing) {
 		entry_not_migrating(e); /* the core stops this */
 	} else if (job && job->pass > 1) {
 		entry_migrating(e, job->pass); /* libvirt's event is on its way, or was lost: the core ends this */
@@ -230,6 +265,12 @@ static void progress_known(void *user, const struct virt_job *job)
 	}
 }
 
+/* Was it asked? Then the answer comes, whatever becomes of v. */
+static bool job_ask(struct advised *v, struct entry *e)
+{
+	return job_progress(e, v->lane, progress_known, v) == 0;
+}
+
 static void look_cb(struct ev_loop *loop, ev_timer *w, int revents)
 {
 	struct advised *v = w->data;
@@ -237,13 +278,13 @@ static void look_cb(struct ev_loop *loop, ev_timer *w, int revents)
 	struct entry *e = entry_by_id(d, v->id);
 
 	d->wakeups[WAKEUP_ADVICE]++;
-	if (!e || !virt_events_connected(d->link)) {
-		look_later(v);
-		return;
-	}
-	v->busy = true;
-	if (job_progress(e, v->lane, progress_known, v) < 0) {
-		v->busy = false;
+	if (v->finishing) {
+		if (v->still_looks >= STILL_LOOKS && !v->asking && e && virt_events_connected(d->link)) {
+			v->still_looks = 0;
+			v->asking = job_ask(v, e);
+		}
+		step(v);
+	} else if (!e || !virt_events_connected(d->link) || !(v->asking = job_ask(v, e))) {
 		look_later(v);
 	}
 }
@@ -263,6 +304,7 @@ static void begin_done(void *arg, bool cancelled)
 {
 	struct advised *v = arg;
 
+	v->working = false;
 	if (!goes_on(v, cancelled))
 		return;
 	share_zero_swap(v);
@@ -301,8 +343,9 @@ void advising_begin(struct advising *a, struct entry *e, uint64_t zero_swap_byte
 	v->timer.data = v;
 	v->next = a->list;
 	a->list = v;
-	v->busy = true;
+	v->working = true;
 	if (workpool_submit(a->pool, NULL, 0, begin_run, begin_done, v) < 0) {
+		v->working = false;
 		v->code = memoc_err_set(&v->err, -ENOMEM, "out of memory");
 		end(v);
 	}
@@ -315,7 +358,7 @@ void advising_finish(struct advising *a, vm_id id)
 	if (!v || v->finishing)
 		return;
 	v->finishing = true;
-	if (v->busy)
+	if (v->working)
 		return;
 	ev_timer_stop(a->d->loop, &v->timer);
 	step(v);
@@ -329,7 +372,7 @@ void advising_stop(struct advising *a, vm_id id)
 		return;
 	v->stopped = true;
 	atomic_store(&v->cancel, true);
-	if (!v->busy)
+	if (!v->working)
 		end(v);
 }
 
@@ -337,12 +380,8 @@ void advising_drop(struct advising *a, vm_id id)
 {
 	struct advised *v = a ? advised_by_id(a, id) : NULL;
 
-	if (!v)
-		return;
-	v->dropped = true;
-	atomic_store(&v->cancel, true);
-	if (!v->busy)
-		advised_free(v);
+	if (v)
+		drop(v);
 }
 
 void advising_count(struct advising *a, struct workpool_counts *counts)
@@ -372,12 +411,14 @@ struct advising *advising_free(struct advising *a)
 {
 	if (!a)
 		return NULL;
-	for (struct advised *v = a->list; v; v = v->next)
+	for (struct advised *v = a->list; v; v = v->next) {
+		v->dropped = true; /* there may be no libvirt to ask any more */
 		atomic_store(&v->cancel, true);
+	}
 	workpool_free(a->pool, FREE_MS); /* what is busy goes with its last callback */
 	for (struct advised *v = a->list, *next; v; v = next) {
 		next = v->next;
-		if (!v->busy)
+		if (!busy(v))
 			advised_free(v);
 	}
 	if (!a->list) /* else a worker that does not come back has it still */

@@ -7,7 +7,7 @@
  *
  * Of the memory the first half is swapped out; the last eighth of shared memory was never allocated. Two eighths are
  * the guest's: one in memory that it goes on using, and one swapped out that it brings back before the reader comes to
- * it.
+ * it. Through most of what was never allocated the reader races, between being asked for its position and the look.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -219,6 +219,8 @@ static unsigned char *pass(const struct stage *s, struct proc_vm *proc, bool adv
 			.position_bytes = done ? done * PAGE : 1, .zero_out = true, .most_bytes = GIB};
 
 		tell(s, 'r', HOT * eighth, eighth);
+		if (done == UNTOUCHED * eighth + part)
+			tell(s, 'r', done, s->pages - done);
 		if (a && advice_step(a, &order, counts, &err) < 0)
 			die(err.text);
 		tell(s, 'r', done, part);

@@ -180,11 +180,77 @@ static void the_rest_of_a_step_leaves_what_is_ahead(void **state)
 	assert_int_equal(advice_step(f->advice, &cut, &f->counts, NULL), 0);
 	assert_int_equal(f->counts.guest_bytes, 0);
 	assert_int_equal(f->counts.zero_bytes, 20 * MIB);
-	/* Asked anew it stands still: what is beyond half of what it came at once before is the guest's. */
+	/* Asked anew it seems to stand still, but there is no gap in what came in. */
 	assert_int_equal(step(f, 20 * MIB), 0);
-	assert_int_equal(f->counts.guest_bytes, 30 * MIB);
+	assert_int_equal(f->counts.guest_bytes, 0);
 	assert_int_equal(step(f, ADVICE_ALL), 0);
-	assert_int_equal(f->counts.zero_bytes, 60 * MIB - f->counts.guest_bytes);
+	assert_int_equal(f->counts.zero_bytes, 60 * MIB);
+}
+
+/* Where all is zero it is many times as fast as between the steps before; the guest's begins after a gap. */
+static void a_reader_that_races_is_not_the_guest(void **state)
+{
+	struct fixture *f = *state;
+
+	begin(f);
+	read_pages(f->at[0], 0, 4);
+	assert_int_equal(step(f, 4 * MIB), 0);
+	read_pages(f->at[0], 4, 40);
+	read_pages(f->at[0], 44, 46);
+	assert_int_equal(step(f, 6 * MIB), 0);
+	assert_int_equal(f->counts.guest_bytes, 2 * MIB);
+	assert_int_equal(f->counts.zero_bytes, 6 * MIB);
+	read_pages(f->at[0], 40, 64);
+	assert_int_equal(step(f, 8 * MIB), 0); /* up to the end */
+	assert_int_equal(step(f, ADVICE_ALL), 0);
+	assert_int_equal(f->counts.guest_bytes, 2 * MIB);
+	assert_int_equal(f->counts.zero_bytes, BLOCK_BYTES - 2 * MIB);
+}
+
+/* Towards the end QEMU answers nobody: the reader is followed by what comes in, and not beyond that. */
+static void the_reader_is_followed_to_the_end(void **state)
+{
+	struct fixture *f = *state;
+	struct advice_order last = {.position_bytes = 4 * MIB, .follow = true, .most_bytes = GIB};
+
+	begin(f);
+	read_pages(f->at[0], 0, 4);
+	assert_int_equal(step(f, 4 * MIB), 0);
+	read_pages(f->at[0], 4, 20);
+	read_pages(f->at[0], 40, 41);
+	assert_int_equal(advice_step(f->advice, &last, &f->counts, NULL), 0);
+	assert_int_equal(advice_position_bytes(f->advice), 20 * MIB);
+	assert_int_equal(f->counts.zero_bytes, 20 * MIB);
+	assert_int_equal(f->counts.guest_bytes, MIB);
+	assert_false(advice_all_read(f->advice));
+	last.position_bytes = advice_position_bytes(f->advice);
+	assert_int_equal(advice_step(f->advice, &last, &f->counts, NULL), 0);
+	assert_int_equal(advice_position_bytes(f->advice), 20 * MIB); /* it stands still */
+	read_pages(f->at[0], 20, 64);
+	assert_int_equal(advice_step(f->advice, &last, &f->counts, NULL), 0);
+	assert_true(advice_all_read(f->advice));
+	assert_int_equal(f->counts.zero_bytes, BLOCK_BYTES - MIB);
+}
+
+/* From one block into the next, which is known by what has come in of it. */
+static void the_reader_is_followed_through_blocks(void **state)
+{
+	struct fixture *f = *state;
+	struct advice_order last = {.position_bytes = 4 * MIB, .follow = true, .most_bytes = GIB};
+
+	f->ram = (struct guest_ram){f->ranges, 2, 2 * BLOCK_BYTES};
+	begin(f);
+	read_pages(f->at[1], 0, 4);
+	assert_int_equal(step(f, 4 * MIB), 0);
+	read_pages(f->at[1], 4, 64);
+	assert_int_equal(advice_step(f->advice, &last, &f->counts, NULL), 0);
+	assert_int_equal(advice_position_bytes(f->advice), BLOCK_BYTES);
+	assert_false(advice_all_read(f->advice));
+	read_pages(f->at[0], 0, 64);
+	last.position_bytes = advice_position_bytes(f->advice);
+	assert_int_equal(advice_step(f->advice, &last, &f->counts, NULL), 0);
+	assert_true(advice_all_read(f->advice));
+	assert_int_equal(f->counts.zero_bytes, 2 * BLOCK_BYTES);
 }
 
 /* Of two cells of one size it is the one that comes in, whichever lies first in the address space. */
@@ -264,6 +330,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(each_page_is_advised_once, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(a_step_is_bounded, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_rest_of_a_step_leaves_what_is_ahead, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_reader_that_races_is_not_the_guest, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_reader_is_followed_to_the_end, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(the_reader_is_followed_through_blocks, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(blocks_of_one_size_go_as_they_come, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(refused_ranges_are_passed_over, set_up, tear_down),
 		cmocka_unit_test(zeroes_cost_nothing_on_zram_alone),
