@@ -91,7 +91,7 @@ def test_a_known_working_set(site):
             readings.append(site.off(info, mib * MIB + rest))
             own = info["wss_error_bytes"] / (MEMORY_MIB * MIB)
             assert signal["source"] == "idle" and signal["age_ms"] < 4 * READING_S * 1000, signal
-            assert 0 < own <= 0.04 and looks <= 6, (looks, info)
+            assert 0 < own <= 0.035 and looks <= 6, (looks, info)
             # In 19 of 20 cases it is within its own error; by twice as much less than 1 in 10,000 is off.
             assert abs(readings[-1]) <= 2 * own, (info, rest)
     print(f"at rest {rest / MIB:.1f} MiB; off by", ", ".join(f"{off:+.2%}" for off in readings))
