@@ -280,8 +280,8 @@ const struct cli_command command_host = {
 		"committed (sum of maximums), granted (sum of targets and overhead) and resident, and the level:\n"
 		"  high  nothing to do\n"
 		"  soft  balloons take memory back\n"
-		"  hard  limits do, at once\n"
-		"  low   in addition only the neediest VM grows",
+		"  hard  limits do, at once, and only who has nothing left grows\n"
+		"  low   in addition memory in use may be taken",
 	.examples = host_examples,
 	.run = run_host,
 };

@@ -175,13 +175,29 @@ static bool helping_in_progress(const struct vm *vm, const struct plan *p)
 	return just && !seen;
 }
 
+#define WAIT_INTERVALS 60 /* then its turn comes: it may have no swap of its own */
+
+/*
+ * It has little left, but something, and does not swap: while the host is short it waits for those who do. Else many
+ * small helpings leave everybody a little that he does not use, and somebody with less than he uses.
+ */
+static bool can_wait(const struct vm *vm, const struct plan *p)
+{
+	uint64_t left = sub_sat_u64(vm->left_bytes, vm->surge_bytes);
+	bool waited = p->now_ms - vm->needy_since_ms >= WAIT_INTERVALS * p->config->interval_ms;
+	bool swaps = vm->has_guest_rates && vm->guest_swap_delta_bytes;
+	return vm->left_known && left >= vm_low_usable_bytes(vm) / 4 && !waited && !swaps && !vm->host_need;
+}
+
 static bool asks(const struct vm *vm, const struct plan *p)
 {
+	if (p->books->level >= LEVEL_HARD && can_wait(vm, p))
+		return false;
 	return !vm->pinned_bytes && !vm_doubted(vm, p->books) && needy_wish(p, vm) && !helping_in_progress(vm, p);
 }
 
 /* What is left goes down the order; returns what could not be met. */
-static uint64_t serve_rest(struct plan *p, size_t needy, const struct vm *only, uint64_t *available)
+static uint64_t serve_rest(struct plan *p, size_t needy, uint64_t *available)
 {
 	uint64_t unmet = 0;
 	for (size_t i = 0; i < needy; i++) {
@@ -190,7 +206,7 @@ static uint64_t serve_rest(struct plan *p, size_t needy, const struct vm *only, 
 		if (!asks(vm, p))
 			continue;
 		uint64_t has = vm->plan_bytes > size ? vm->plan_bytes - size : 0;
-		uint64_t more = only && vm != only ? 0 : min_u64(sub_sat_u64(wish, has), *available);
+		uint64_t more = min_u64(sub_sat_u64(wish, has), *available);
 		vm->plan_bytes += more;
 		*available -= more;
 		unmet = add_sat_u64(unmet, sub_sat_u64(wish, has + more));
@@ -202,20 +218,16 @@ static uint64_t serve_rest(struct plan *p, size_t needy, const struct vm *only, 
 
 /*
  * Two passes over the needy in order: first each gets its share by position, weight and growth potential, so that
- * nobody starves; then what is left goes down the order. At level low only the first that asks is served.
+ * nobody starves; then what is left goes down the order.
  */
 static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 {
 	double total = 0;
 	uint64_t pot = *available;
-	const struct vm *only = NULL;
 	for (size_t i = 0; i < needy; i++) {
 		p->vms[i]->rank = (unsigned)i + 1;
-		if (!asks(p->vms[i], p))
-			continue;
-		total += (double)(needy - i) * (double)needy_wish(p, p->vms[i]);
-		if (!only && p->books->level == LEVEL_LOW)
-			only = p->vms[i];
+		if (asks(p->vms[i], p))
+			total += (double)(needy - i) * (double)needy_wish(p, p->vms[i]);
 	}
 	for (size_t i = 0; i < needy; i++) {
 		struct vm *vm = p->vms[i];
@@ -223,12 +235,12 @@ static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 		if (!asks(vm, p))
 			continue;
 		double part = (double)(needy - i) * (double)wish / total;
-		uint64_t portion = !only ? share_of(pot, part) : vm == only ? pot : 0;
+		uint64_t portion = share_of(pot, part);
 		char why[EFFECT_REASON_LEN];
 		snprintf(why, sizeof(why), "needy, rank %u of %zu: %s", vm->rank, needy, vm->needy_why);
 		give(p, vm, min_u64(min_u64(wish, portion), *available), available, why);
 	}
-	return serve_rest(p, needy, only, available);
+	return serve_rest(p, needy, available);
 }
 
 /* Under a quarter of its headroom is left. */
@@ -278,7 +290,7 @@ static uint64_t serve_pinned(struct plan *p, uint64_t *available)
 		if (want <= size) {
 			vm->plan_bytes = want;
 		} else if (p->books->level == LEVEL_LOW) {
-			vm->plan_bytes = size; /* nobody grows now but the neediest */
+			vm->plan_bytes = size; /* others have nothing left */
 			vm->bounds |= BOUND_BUFFER;
 		} else {
 			uint64_t got = min_u64(want - size, *available);
@@ -365,6 +377,20 @@ uint64_t vm_least_headroom_bytes(const struct vm *vm)
 }
 
 /*
+ * What it uses by its last word. Demand falls to that over seconds, because what is used no more is often wanted again;
+ * but a host that is short has somebody who lacks it now.
+ */
+static uint64_t used_now(const struct vm *vm, const struct plan *p)
+{
+	bool told = vm->demand_confidence >= 0.9 && p->now_ms - vm->stats_ms <= 2 * p->config->interval_ms &&
+		    p->now_ms - vm->used_ms <= 2 * p->config->interval_ms;
+	bool believed = !vm->wss_underclaims && p->now_ms >= vm->host_floor_until_ms;
+	if (!told || !believed)
+		return vm->demand_bytes;
+	return min_u64(vm->demand_bytes, add_sat_u64(vm->used_bytes, vm->surge_bytes));
+}
+
+/*
  * How much a VM can give in a pass. 1: what neither demand, headroom nor recent use justifies. 2 (hard): of its
  * headroom, a part that does not make it tight. 3 (low, host out of memory): down to its minimum, because a host out of
  * memory kills somebody.
@@ -372,7 +398,7 @@ uint64_t vm_least_headroom_bytes(const struct vm *vm)
 static uint64_t can_give(const struct vm *vm, const struct plan *p, unsigned pass, uint64_t look_back)
 {
 	uint64_t size = min_u64(coming_size(vm), vm->plan_bytes), min = vm_min_bytes(vm, p->config);
-	uint64_t tight = add_sat_u64(vm->demand_bytes, vm_least_headroom_bytes(vm));
+	uint64_t tight = add_sat_u64(used_now(vm, p), vm_least_headroom_bytes(vm));
 	uint64_t lately = used_lately(vm, p->now_ms, look_back);
 	uint64_t floor = pass == 1 ? max_u64(vm->need_bytes, lately) : pass == 2 ? min_u64(vm->need_bytes, tight) : min;
 	if (vm_doubted(vm, p->books))

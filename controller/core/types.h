@@ -47,8 +47,8 @@ enum balloon_health {
 enum host_level {
 	LEVEL_HIGH = 1, /* nothing to do */
 	LEVEL_SOFT,	/* reclaim by balloons */
-	LEVEL_HARD,	/* limits at once, no waiting for balloons */
-	LEVEL_LOW,	/* in addition nobody grows but the neediest */
+	LEVEL_HARD,	/* limits at once, no waiting for balloons; only who has nothing left grows */
+	LEVEL_LOW,	/* in addition no pinned VM grows, and memory in use may be taken */
 	LEVEL_END
 };
 

@@ -315,18 +315,34 @@ static void a_needy_vm_goes_where_it_was_or_as_far_as_it_came(void **unused)
 	assert_int_equal(change_mib(vm), 83);
 }
 
-static void at_level_low_only_the_neediest_that_asks_grows(void **unused)
+static void at_level_low_who_has_nothing_left_grows_and_nobody_else(void **unused)
 {
 	struct round *r = round_new(15 * MIB, LEVEL_LOW);
 	struct vm *a = round_needy(r, 400, 900), *b = round_needy(r, 400, 100), *tight = round_vm(r, 400, 395);
+	struct vm *waits = round_needy(r, 400, 500);
+	waits->needy_since_ms = NOW - 5000;
+	waits->left_known = true;
+	waits->left_bytes = vm_low_usable_bytes(waits) / 2;
 	plan(r);
-	assert_int_equal(change_mib(a), 15);
-	assert_int_equal(change_mib(b), 0);
+	assert_true(change_mib(a) > change_mib(b) && change_mib(b) > 0); /* by rank */
+	assert_in_range(change_mib(a) + change_mib(b), 14, 15);
+	assert_int_equal(change_mib(waits), 0);
 	assert_int_equal(change_mib(tight), 0);
 	a->grow_ms = a->needy_sign_ms = NOW - 1000; /* the first was served and is quiet: the place is free */
 	plan(r);
 	assert_int_equal(change_mib(a), 0);
 	assert_int_equal(change_mib(b), 15);
+	b->grow_ms = b->needy_sign_ms = NOW - 1000;
+	waits->has_guest_rates = true;
+	waits->guest_swap_delta_bytes = MIB; /* it swaps: no more waiting */
+	plan(r);
+	assert_int_equal(change_mib(waits), 15);
+	waits->guest_swap_delta_bytes = 0;
+	plan(r);
+	assert_int_equal(change_mib(waits), 0);
+	waits->needy_since_ms = NOW - 60000; /* a guest without swap of its own may die of it */
+	plan(r);
+	assert_int_equal(change_mib(waits), 15);
 }
 
 static void the_needy_never_give(void **unused)
@@ -536,7 +552,7 @@ int main(void)
 		cmocka_unit_test(a_helping_that_is_not_used_yet_is_enough),
 		cmocka_unit_test(the_first_helping_is_no_little_one),
 		cmocka_unit_test(no_second_helping_without_a_new_sign),
-		cmocka_unit_test(at_level_low_only_the_neediest_that_asks_grows),
+		cmocka_unit_test(at_level_low_who_has_nothing_left_grows_and_nobody_else),
 		cmocka_unit_test(the_needy_never_give),
 		cmocka_unit_test(nobody_gives_before_all_that_were_found_are_known),
 		cmocka_unit_test(who_is_never_satisfied_has_no_claim_beyond_its_share),
