@@ -376,9 +376,11 @@ uint64_t vm_least_headroom_bytes(const struct vm *vm)
 	return min_u64(vm->headroom_bytes / 8 * 5, vm_low_usable_bytes(vm) / 4 * 5);
 }
 
+#define NOISE_PART 16 /* a fall by less may be noise, and what it gave it would lack a second later */
+
 /*
- * What it uses by its last word. Demand falls to that over seconds, because what is used no more is often wanted again;
- * but a host that is short has somebody who lacks it now.
+ * What it uses by its last word, and a little. Demand falls to that over seconds, because what is used no more is often
+ * wanted again; but a host that is short has somebody who lacks it now.
  */
 static uint64_t used_now(const struct vm *vm, const struct plan *p)
 {
@@ -387,7 +389,8 @@ static uint64_t used_now(const struct vm *vm, const struct plan *p)
 	bool believed = !vm->wss_underclaims && p->now_ms >= vm->host_floor_until_ms;
 	if (!told || !believed)
 		return vm->demand_bytes;
-	return min_u64(vm->demand_bytes, add_sat_u64(vm->used_bytes, vm->surge_bytes));
+	uint64_t used = add_sat_u64(vm->used_bytes, vm->surge_bytes);
+	return min_u64(vm->demand_bytes, add_sat_u64(used, used / NOISE_PART));
 }
 
 /*
