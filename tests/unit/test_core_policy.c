@@ -173,6 +173,26 @@ static void hard_takes_headroom_low_takes_use_only_from_a_host_out_of_memory(voi
 	assert_in_range(a->plan_bytes, 256 * MIB, 500 * MIB);
 }
 
+/* Elsewhere demand falls over ten seconds; noise of a sixteenth is left to it. */
+static void a_short_host_believes_at_once_what_is_used_no_more(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_HARD);
+	struct vm *fell = round_vm(r, 640, 600);
+	round_needy(r, 300, 10);
+	r->books.buffer_bytes = -(int64_t)GIB;
+	fell->used_bytes = 320 * MIB;
+	fell->used_ms = fell->stats_ms = NOW;
+	plan(r);
+	assert_int_equal(fell->plan_bytes, 350 * MIB); /* 320, 20 and the least headroom */
+	fell->stats_ms = NOW - 5000;		       /* an old word */
+	plan(r);
+	assert_int_equal(fell->plan_bytes, 610 * MIB);
+	fell->stats_ms = NOW;
+	fell->wss_underclaims = true; /* one that is not believed */
+	plan(r);
+	assert_int_equal(fell->plan_bytes, 610 * MIB);
+}
+
 static void the_needy_are_served_from_the_buffer_in_order(void **unused)
 {
 	struct round *r = round_new(128 * MIB, LEVEL_HIGH);
@@ -544,6 +564,7 @@ int main(void)
 		cmocka_unit_test(a_weight_is_worth_its_share),
 		cmocka_unit_test(nobody_is_planned_below_minimum_or_need),
 		cmocka_unit_test(hard_takes_headroom_low_takes_use_only_from_a_host_out_of_memory),
+		cmocka_unit_test(a_short_host_believes_at_once_what_is_used_no_more),
 		cmocka_unit_test(the_needy_are_served_from_the_buffer_in_order),
 		cmocka_unit_test(weight_moves_up_the_order_of_the_needy),
 		cmocka_unit_test(growth_potential_bounds_what_a_needy_vm_gets),
