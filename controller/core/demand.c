@@ -18,6 +18,8 @@ void vm_forget_signals(struct vm *vm)
 	vm->growth_mean_bytes_per_s = vm->growth_dev_bytes_per_s = 0;
 	vm->used_ms = NEVER_MS;
 	vm->growth_from_ms = NEVER_MS;
+	vm->used_before_bytes[0] = vm->used_before_bytes[1] = 0;
+	vm->noise_bytes = 0;
 	vm->needy = vm->insatiable = false;
 	vm->needy_rounds = 0;
 	vm->host_need = vm->left_known = false;
@@ -169,6 +171,21 @@ static double growth_worth(double bytes_per_s)
 	return bytes_per_s < GROWTH_LEAST_BYTES_PER_S ? 0 : bytes_per_s;
 }
 
+/*
+ * Noise goes to and fro: of two changes in opposite directions the smaller. A step, a slope or a pulse of two words or
+ * more is none, whatever its height. Gain 1/8 as that of the mean growth.
+ */
+static void track_noise(struct vm *vm)
+{
+	uint64_t now = vm->used_bytes, last = vm->used_before_bytes[0], before = vm->used_before_bytes[1], noise = 0;
+
+	if (last && before && (now < last) != (last < before))
+		noise = min_u64(now < last ? last - now : now - last, last < before ? before - last : last - before);
+	vm->used_before_bytes[1] = last;
+	vm->used_before_bytes[0] = now;
+	vm->noise_bytes = growth_worth(vm->noise_bytes + ((double)noise - vm->noise_bytes) / 8);
+}
+
 /* As TCP sets its retransmission timer: mean and mean deviation with gains 1/8 and 1/4 (Jacobson 1988, RFC 6298). */
 static void track_growth(struct vm *vm, uint64_t now_ms)
 {
@@ -179,6 +196,7 @@ static void track_growth(struct vm *vm, uint64_t now_ms)
 	vm->growth_from_ms = now_ms;
 	if (before_ms == NEVER_MS)
 		return;
+	track_noise(vm);
 	double dt_s = (double)(now_ms - before_ms) / 1000;
 	uint64_t grown = sub_sat_u64(used, before);
 	/* A jump that ends at once is over: only growth that goes on says what is to come. */

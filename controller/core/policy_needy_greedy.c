@@ -373,10 +373,12 @@ static uint64_t used_lately(const struct vm *vm, uint64_t now_ms, uint64_t look_
 
 uint64_t vm_least_headroom_bytes(const struct vm *vm)
 {
-	return min_u64(vm->headroom_bytes / 8 * 5, vm_low_usable_bytes(vm) / 4 * 5);
+	return min_u64(vm->headroom_bytes / 8 * 5, vm_low_usable_bytes(vm) / 8 * 9);
 }
 
-#define NOISE_PART 16 /* a fall by less may be noise, and what it gave it would lack a second later */
+/* What fell by less may be noise, and what it gave it would lack a second later. */
+#define NOISES 12.0
+#define NOISE_PART 8 /* at most */
 
 /*
  * What it uses by its last word, and a little. Demand falls to that over seconds, because what is used no more is often
@@ -390,7 +392,8 @@ static uint64_t used_now(const struct vm *vm, const struct plan *p)
 	if (!told || !believed)
 		return vm->demand_bytes;
 	uint64_t used = add_sat_u64(vm->used_bytes, vm->surge_bytes);
-	return min_u64(vm->demand_bytes, add_sat_u64(used, used / NOISE_PART));
+	double noise = NOISES * vm->noise_bytes, most = (double)(used / NOISE_PART);
+	return min_u64(vm->demand_bytes, add_sat_u64(used, (uint64_t)(noise < most ? noise : most)));
 }
 
 /*

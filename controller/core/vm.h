@@ -173,6 +173,8 @@ struct vm {
 	uint64_t growth_from_bytes, growth_from_ms; /* demand at the last statistics */
 	uint64_t grown_bytes;			    /* from the statistics before to those */
 	double growth_mean_bytes_per_s, growth_dev_bytes_per_s;
+	uint64_t used_before_bytes[2]; /* used_bytes at the last statistics, and at those before; 0 = none */
+	double noise_bytes;	       /* of used_bytes: mean of what went to and fro from statistics to statistics */
 	uint64_t headroom_bytes, need_bytes, greedy_bytes;
 	/* what it used once and when it used so much last: heights fall and times rise from [0] on */
 	uint64_t past_bytes[PAST_LEVELS], past_ms[PAST_LEVELS], past_n;

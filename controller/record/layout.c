@@ -123,6 +123,7 @@ static const struct field vm_list[] = {
 	U64(struct vm, , demand_bytes), DOUBLE(struct vm, , demand_confidence), U64(struct vm, , estimate_ms), U64(struct vm, , used_bytes),
 	U64(struct vm, , used_ms), U64(struct vm, , blind_until_ms), U64(struct vm, , growth_from_bytes), U64(struct vm, , growth_from_ms), U64(struct vm, , grown_bytes),
 	DOUBLE(struct vm, , growth_mean_bytes_per_s), DOUBLE(struct vm, , growth_dev_bytes_per_s), U64(struct vm, , headroom_bytes),
+	WORDS(struct vm, , used_before_bytes), DOUBLE(struct vm, , noise_bytes),
 	U64(struct vm, , need_bytes), U64(struct vm, , greedy_bytes), U64(struct vm, , host_floor_bytes), U64(struct vm, , host_floor_until_ms),
 	WORDS(struct vm, , past_bytes), WORDS(struct vm, , past_ms), U64(struct vm, , past_n), U64(struct vm, , usable_bytes), U64(struct vm, , usable_ms),
 	BOOL(struct vm, , needy), U64(struct vm, , needy_since_ms), BOOL(struct vm, , insatiable), U64(struct vm, , needy_sign_ms), INT(struct vm, , needy_rounds),

@@ -378,6 +378,25 @@ static void only_growth_that_goes_on_is_headroom(void **state)
 	assert_in_range(vm->headroom_bytes, 128 * MIB, 128 * MIB); /* the most there is */
 }
 
+static void what_goes_to_and_fro_is_noise_and_a_step_is_none(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	second(k, GIB, 400 * MIB, 0);
+	second(k, GIB, 400 * MIB, 0);
+	second(k, GIB, 700 * MIB, 0);
+	second(k, GIB, 700 * MIB, 0);
+	for (int i = 0; i < 4; i++)
+		second(k, GIB, (700 - 10 * (uint64_t)i) * MIB, 0);
+	assert_true(vm->noise_bytes == 0); /* a pulse, a slope */
+	for (int i = 0; i < 60; i++)
+		second(k, GIB, (i % 2 ? 600 : 608) * MIB, 0);
+	assert_in_range((uint64_t)(vm->noise_bytes / 1024), 7 * 1024, 8 * 1024);
+	for (int i = 0; i < 60; i++)
+		second(k, GIB, 600 * MIB, 0);
+	assert_true(vm->noise_bytes < 8192); /* of 8 MiB, after a minute */
+}
+
 static void pages_that_come_home_are_no_need(void **state)
 {
 	struct kit *k = *state;
@@ -664,6 +683,7 @@ int main(void)
 		cmocka_unit_test(low_usable_grows_with_the_root_of_its_memory),
 		WITH_KIT(past_levels_are_kept),
 		WITH_KIT(only_growth_that_goes_on_is_headroom),
+		WITH_KIT(what_goes_to_and_fro_is_noise_and_a_step_is_none),
 		WITH_KIT(pages_that_come_home_are_no_need),
 		WITH_KIT(a_swapping_guest_without_usable_is_needy),
 		WITH_KIT(host_faults_count_only_at_the_limit),

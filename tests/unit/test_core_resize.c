@@ -435,7 +435,7 @@ static void where_the_host_is_short_little_is_worth_a_shrink(void **state)
 	kit_tick(k, 1000);
 	assert_true(core_books(k->core)->level >= LEVEL_HARD);
 	assert_false(vm->needy);
-	assert_in_range(vm->target_bytes, GIB - 6 * MIB, GIB - 4 * MIB);
+	assert_int_equal(vm->target_bytes, GIB - 7 * MIB);
 	kit_close(k);
 }
 
