@@ -29,9 +29,8 @@ MOST_MIB = 76  # what a guest of this size can use and live
 OTHERS = ("damon", "lru", "idle-host", "refault")
 RESULTS = pathlib.Path("/lab/results/wss-table")
 STEPS = (0.1, 0.1, 0.5, 0.5, 0.25, 0.25, 0.6, 0.6, 0.05, 0.05)
-SAMPLING_PAIRS, PAIR_S = 16, 8
-UPPER_OF_PAIRS = 12  # as sorted, from 0: of 16 the 4th and the 13th enclose the median with 97.9 % (binomial)
-PAIR_SAMPLES = 8  # in one of a pair: so many times more often than memocd does it that it can be told from noise
+SAMPLING_PAIRS, SAMPLED_S = 100, 1  # so many times more often than memocd samples that it can be told from noise
+LOWER_OF_PAIRS, UPPER_OF_PAIRS = 39, 60  # as sorted, from 0: these enclose the median of 100 with 96.5 % (binomial)
 MEMOCD_EVERY_S = 60  # at most: a window of 30 s each 60 s
 SLOWDOWN_MOST = 0.003
 
@@ -230,33 +229,26 @@ def walked(guest):
     return report["walked_pages"], report["at_ms"]
 
 
-def rate(guest, seconds):
-    """Pages a second over the coming time, by the guest's clock: the median of its seconds, as a machine within a machine within a
-    machine stands still now and then."""
-    rates, before = [], walked(guest)
-    for _ in range(seconds):
-        time.sleep(1)
-        now = walked(guest)
-        rates.append((now[0] - before[0]) * 1000 / (now[1] - before[1]))
-        before = now
-    return statistics.median(rates)
+def pace(guest, work):
+    """Pages a ms of the guest's clock while work() goes on."""
+    first, began = walked(guest)
+    work()
+    second, ended = walked(guest)
+    return (second - first) / (ended - began)
 
 
-def rate_sampled(guest):
-    """The same with samples meanwhile, one after the other."""
+def one_sample(guest):
     group = "/" + str(guest.cgroup().path.relative_to(host.CGROUP_ROOT))
-    words = [lab_program("watch"), "idle", guest.pid, MEMORY_MIB, PAIR_S * 1000 // PAIR_SAMPLES, PAIR_SAMPLES, group]
-    with subprocess.Popen(list(map(str, words)), stdout=subprocess.PIPE, text=True) as sampling:
-        pages = rate(guest, PAIR_S)
-        told = sampling.communicate(timeout=120)[0]
-    assert told.count("pages") >= PAIR_SAMPLES - 2, told
-    return pages
+    words = [lab_program("watch"), "idle", guest.pid, MEMORY_MIB, SAMPLED_S * 1000, 1, group]
+    told = subprocess.run(list(map(str, words)), stdout=subprocess.PIPE, text=True, check=True, timeout=60).stdout
+    assert told.count("pages") == 1, told
 
 
 @limit(120)
 def test_slowdown(bench):
-    """The guest's pace flat out, with samples of 2401 pages one a second and without, in pairs. What that costs is sixty times what
-    memocd's one a minute does, so that the bar can be held against the upper end of what the pairs leave possible."""
+    """The guest's pace flat out, with a sample of 2401 pages a second and without, in pairs of seconds: what a machine does in the next
+    ten may differ by half. What that costs is sixty times what memocd's one a minute does, so that the bar can be held against the
+    upper end of what the pairs leave possible."""
     with HugePages("never"):
         guest = bench.guest("small", MEMORY_MIB, fill=True, free_page_reporting=False, swap_mib=0)
         try:
@@ -266,15 +258,17 @@ def test_slowdown(bench):
             guest.cmd("mark")
             ratios = []
             for index in range(SAMPLING_PAIRS):
-                rates = {}
+                rates, took_s = {}, SAMPLED_S
                 for sampled in (index % 2 == 0, index % 2 != 0):  # whatever drifts drifts for both
-                    rates[sampled] = rate_sampled(guest) if sampled else rate(guest, PAIR_S)
+                    began = time.monotonic()
+                    rates[sampled] = pace(guest, (lambda: one_sample(guest)) if sampled else lambda took_s=took_s: time.sleep(took_s))
+                    took_s = time.monotonic() - began
                 ratios.append(rates[True] / rates[False])
         finally:
             bench.remove(guest)
     ratios.sort()
-    rarer = PAIR_S / PAIR_SAMPLES / MEMOCD_EVERY_S
-    slowdown, least, most = (1 - r for r in (statistics.median(ratios), ratios[UPPER_OF_PAIRS], ratios[-1 - UPPER_OF_PAIRS]))
-    say(f"slowdown: {slowdown:+.2%} ({least:+.2%} to {most:+.2%}) with {PAIR_SAMPLES} samples in {PAIR_S} s, of {len(ratios)} pairs; "
+    rarer = SAMPLED_S / MEMOCD_EVERY_S
+    slowdown, least, most = (1 - r for r in (statistics.median(ratios), ratios[UPPER_OF_PAIRS], ratios[LOWER_OF_PAIRS]))
+    say(f"slowdown: {slowdown:+.2%} ({least:+.2%} to {most:+.2%}) while sampled, of {len(ratios)} pairs of seconds; "
         f"at memocd's one in {MEMOCD_EVERY_S} s {slowdown * rarer:+.3%} ({least * rarer:+.3%} to {most * rarer:+.3%})")
     assert most * rarer <= SLOWDOWN_MOST and slowdown <= SLOWDOWN_MOST / rarer / 2, ratios
