@@ -154,9 +154,7 @@ static int share_read(struct advice *a, struct block *b, double *ret)
 	uint64_t in[LOOK_PAGES / 64];
 	size_t n = min_u64(LOOK_PAGES, b->pages - b->first), asked = 0, there = 0;
 
-	*ret = 1; /* nothing on its map: whether it was read makes no difference */
-	if (!n)
-		return 0;
+	*ret = 0;
 	int r = block_look(b, a->pagemap, b->first, n, in);
 	for (size_t i = 0; i < n && asked < SIGN_PAGES && r == 0; i++) {
 		if (!on_map(b, b->first + i))
@@ -172,12 +170,15 @@ static int share_read(struct advice *a, struct block *b, double *ret)
 /*
  * The block that follows in the reader's order: the largest of the rest. Among several of one size (NUMA cells) it is
  * the one whose beginning has come into memory; until one has, none. So is a block after others, whichever: QEMU may
- * have memory of its own in between (video RAM), and is then not where it seems to be.
+ * have memory of its own in between (video RAM), and is then not where it seems to be. A block with nothing on its map
+ * cannot be seen coming: it is taken when a whole block has been read and it was none of the others, or last.
  */
-static int next_block(struct advice *a, struct block **ret)
+static int next_block(struct advice *a, uint64_t position_bytes, struct block **ret)
 {
+	struct block *unseen = NULL;
 	uint64_t largest = 0;
 	double best = 0;
+	size_t mapped = 0;
 
 	*ret = NULL;
 	for (size_t i = 0; i < a->n; i++)
@@ -191,6 +192,11 @@ static int next_block(struct advice *a, struct block **ret)
 
 		if (b->read || b->pages != largest)
 			continue;
+		if (!alone && b->first >= b->pages) {
+			unseen = b;
+			continue;
+		}
+		mapped++;
 		int r = alone ? 0 : share_read(a, b, &share);
 		if (r < 0)
 			return r;
@@ -199,6 +205,8 @@ static int next_block(struct advice *a, struct block **ret)
 			*ret = b;
 		}
 	}
+	if (unseen && (!mapped || position_bytes - a->read_bytes >= largest * ADVICE_PAGE_BYTES))
+		*ret = unseen;
 	return 0;
 }
 
@@ -206,7 +214,7 @@ static int follow(struct advice *a, uint64_t position_bytes)
 {
 	while (position_bytes > a->read_bytes) {
 		struct block *b;
-		int r = next_block(a, &b);
+		int r = next_block(a, position_bytes, &b);
 
 		if (r < 0 || !b)
 			return r;

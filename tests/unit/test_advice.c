@@ -275,6 +275,36 @@ static void blocks_of_one_size_go_as_they_come(void **state)
 	}
 }
 
+/* Of two cells one has nothing on the map, and cannot be seen coming in: the other is known by what comes, whoever is first. */
+static void a_block_with_nothing_on_the_map_is_not_taken_for_the_one_that_is_read(void **state)
+{
+	for (int first = 0; first < 2; first++) {
+		struct fixture *f = *state;
+
+		f->ram = (struct guest_ram){f->ranges, 2, 2 * BLOCK_BYTES};
+		read_pages(f->at[0], 0, 64); /* all there before */
+		begin(f);
+		uint64_t base = first ? 0 : BLOCK_BYTES;
+		if (first == 0) {
+			assert_int_equal(step(f, 10 * MIB), 0);
+			assert_int_equal(step(f, BLOCK_BYTES - 2 * MIB), 0);
+			assert_int_equal(f->counts.zero_bytes, 0);
+		}
+		read_pages(f->at[1], 0, 10);
+		read_pages(f->at[1], 50, 51); /* the guest's */
+		assert_int_equal(step(f, base + 10 * MIB), 0);
+		assert_int_equal(f->counts.zero_bytes, 10 * MIB);
+		assert_int_equal(f->counts.guest_bytes, MIB);
+		read_pages(f->at[1], 10, 64);
+		assert_int_equal(step(f, base + BLOCK_BYTES), 0);
+		assert_int_equal(f->counts.zero_bytes, BLOCK_BYTES - MIB);
+		assert_int_equal(step(f, 2 * BLOCK_BYTES), 0);
+		assert_int_equal(f->counts.zero_bytes, BLOCK_BYTES - MIB);
+		tear_down(state);
+		set_up(state);
+	}
+}
+
 /* More ranges than a call takes, and some in the middle that are not mapped. */
 static void refused_ranges_are_passed_over(void **state)
 {
@@ -334,6 +364,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_reader_is_followed_to_the_end, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_reader_is_followed_through_blocks, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(blocks_of_one_size_go_as_they_come, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(
+			a_block_with_nothing_on_the_map_is_not_taken_for_the_one_that_is_read, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(refused_ranges_are_passed_over, set_up, tear_down),
 		cmocka_unit_test(zeroes_cost_nothing_on_zram_alone),
 	};
