@@ -245,6 +245,8 @@ struct vm {
 	struct advice_report advice; /* of the last time */
 	uint64_t advice_ms;	     /* when that began; 0 = never */
 	bool advice_room_due;	     /* the limit may still be raised for this reading */
+	bool advice_stopped;	     /* what is ending is of a migration that is over */
+	bool advice_again;	     /* and the next has begun: advised when the last word of that has come */
 	uint64_t advice_limit_bytes; /* what the limit is to go back to; 0 = it was not raised */
 
 	/* --- a person's word --- */

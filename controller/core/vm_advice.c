@@ -110,6 +110,7 @@ static void begin(struct vm *vm, struct vm_ctx *x)
 	uint64_t spare = sub_sat_u64(x->host->swap_free_bytes, x->config->keep_free_bytes);
 
 	vm->advice_state = ADVICE_GIVEN;
+	vm->advice_again = false;
 	vm->advice = (struct advice_report){.over = false};
 	vm->advice_room_due = true;
 	vm->advice_ms = x->now_ms;
@@ -119,14 +120,23 @@ static void begin(struct vm *vm, struct vm_ctx *x)
 
 void vm_advice_pass(struct vm *vm, struct vm_ctx *x, uint32_t pass)
 {
-	if (vm->state != VM_MIGRATING_OUT)
+	bool may = x->config->advice && !x->config->observe;
+
+	if (vm->state != VM_MIGRATING_OUT || pass == 0) /* 0: its disks go first, or nothing was read yet */
 		return;
+	if (pass == PASS_POSTCOPY) { /* QEMU reads what is left while the guest waits for it: nothing is to go out */
+		vm->advice_limit_bytes = 0;
+		vm->advice_room_due = false;
+	}
+	vm->advice_again &= pass == 1;
 	if (vm->advice_state == ADVICE_GIVEN && pass > 1) {
 		vm->advice_state = ADVICE_ENDING;
 		ask(vm, x, pass == PASS_POSTCOPY ? EFFECT_ADVICE_STOP : EFFECT_ADVICE_FINISH, 0);
 	} else if (vm->advice_state == ADVICE_ENDING && pass == PASS_POSTCOPY) {
 		ask(vm, x, EFFECT_ADVICE_STOP, 0);
-	} else if (vm->advice_state == ADVICE_NONE && pass <= 1 && x->config->advice && !x->config->observe) {
+	} else if (vm->advice_state == ADVICE_ENDING && vm->advice_stopped && pass == 1) {
+		vm->advice_again = may; /* the next migration, before the last word of this one's advice */
+	} else if (vm->advice_state == ADVICE_NONE && pass == 1 && may) {
 		begin(vm, x);
 	}
 	/* Begun late (memocd came after the first pass), or off: nothing before the VM migrates again. */
@@ -163,9 +173,14 @@ void vm_advice_report(struct vm *vm, struct vm_ctx *x, const struct advice_repor
 		make_room(vm, x);
 		return;
 	}
+	bool again = vm->advice_again && vm->state == VM_MIGRATING_OUT;
 	vm->advice_state = vm->state == VM_MIGRATING_OUT ? ADVICE_DONE : ADVICE_NONE;
+	vm->advice_again = vm->advice_stopped = false;
 	tell(vm, x);
-	take_room(vm, x);
+	if (again)
+		begin(vm, x);
+	else
+		take_room(vm, x);
 }
 
 void vm_advice_over(struct vm *vm, struct vm_ctx *x)
@@ -173,9 +188,11 @@ void vm_advice_over(struct vm *vm, struct vm_ctx *x)
 	if (vm->advice_state == ADVICE_GIVEN || vm->advice_state == ADVICE_ENDING) {
 		ask(vm, x, EFFECT_ADVICE_STOP, 0);
 		vm->advice_state = ADVICE_ENDING;
+		vm->advice_stopped = true;
 	} else {
 		vm->advice_state = ADVICE_NONE;
 	}
+	vm->advice_again = false;
 	take_room(vm, x);
 }
 

@@ -25,7 +25,8 @@
 #define TELL_MS 1000 /* the core is not told of each look */
 #define LAST_TELL_MS 100
 #define STILL_LOOKS 50 /* then libvirt is asked again: what it read may be swapped out already */
-/* One step: MADV_PAGEOUT to zram takes about 4 µs a page (measured, lzo-rle), so this is a quarter of a second. */
+/* One step: MADV_PAGEOUT to zram takes about 4 µs a page (measured, lzo-rle), so this is a quarter of a second. The next
+ * comes with the next look. */
 #define STEP_BYTES (256 * MIB)
 #define LAST_STEP_BYTES (32 * MIB) /* QEMU ends soon, and with it what was not told */
 
@@ -178,9 +179,9 @@ static void step_run(void *arg, void **worker)
 
 /* ---- loop ---- */
 
-static void look_later(struct advised *v)
+static void look_later(struct advised *v, bool soon)
 {
-	bool fast = v->finishing || v->position_bytes >= add_sat_u64(v->before_bytes, FAST_BYTES) ||
+	bool fast = soon || v->finishing || v->position_bytes >= add_sat_u64(v->before_bytes, FAST_BYTES) ||
 		    v->position_bytes >= sub_sat_u64(v->facts.max_bytes, END_BYTES);
 
 	v->still_looks = v->finishing && v->position_bytes == v->before_bytes ? v->still_looks + 1 : 0;
@@ -233,10 +234,10 @@ static void step_done(void *arg, bool cancelled)
 	}
 	if (now_ms() - v->told_ms >= (finishing ? LAST_TELL_MS : TELL_MS))
 		tell_core(v);
-	if (more || v->finishing != finishing)
+	if (v->finishing != finishing || (more && finishing)) /* QEMU may end at any moment */
 		step(v);
 	else
-		look_later(v);
+		look_later(v, more);
 }
 
 static void progress_known(void *user, const struct virt_job *job)
@@ -250,11 +251,15 @@ static void progress_known(void *user, const struct virt_job *job)
 			v->told_bytes = max_u64(v->told_bytes, job->read_bytes);
 		return;
 	}
+	if (v->dropped) {
+		drop(v);
+		return;
+	}
 	v->code = 0;
 	if (!goes_on(v, !e))
 		return;
 	if (!job || !job->outgoing || job->pass > 1)
-		look_later(v);
+		look_later(v, false);
 	if (job && !job->outgoing) {
 		entry_not_migrating(e); /* the core stops this */
 	} else if (job && job->pass > 1) {
@@ -265,10 +270,14 @@ static void progress_known(void *user, const struct virt_job *job)
 	}
 }
 
-/* Was it asked? Then the answer comes, whatever becomes of v. */
-static bool job_ask(struct advised *v, struct entry *e)
+/* Was it asked? Then the answer comes, whatever becomes of v; it may have come, and v be gone, at the return. */
+static bool ask_libvirt(struct advised *v, struct entry *e)
 {
-	return job_progress(e, v->lane, progress_known, v) == 0;
+	v->asking = true;
+	if (job_progress(e, v->lane, progress_known, v) == 0)
+		return true;
+	v->asking = false;
+	return false;
 }
 
 static void look_cb(struct ev_loop *loop, ev_timer *w, int revents)
@@ -279,13 +288,15 @@ static void look_cb(struct ev_loop *loop, ev_timer *w, int revents)
 
 	d->wakeups[WAKEUP_ADVICE]++;
 	if (v->finishing) {
-		if (v->still_looks >= STILL_LOOKS && !v->asking && e && virt_events_connected(d->link)) {
+		bool ask = v->still_looks >= STILL_LOOKS && !v->asking && e && virt_events_connected(d->link);
+
+		if (ask) {
 			v->still_looks = 0;
-			v->asking = job_ask(v, e);
+			ask_libvirt(v, e); /* the answer leaves it here while it is finishing */
 		}
 		step(v);
-	} else if (!e || !virt_events_connected(d->link) || !(v->asking = job_ask(v, e))) {
-		look_later(v);
+	} else if (!e || !virt_events_connected(d->link) || !ask_libvirt(v, e)) {
+		look_later(v, false);
 	}
 }
 

@@ -68,7 +68,7 @@ static void step(struct daemon *d, struct event *ev)
 			poll_rearm(e);
 	bool reading = ev->type == EVENT_VM_SAMPLE || ev->type == EVENT_VM_STATS || ev->type == EVENT_VM_RESIDENCY ||
 		       ev->type == EVENT_VM_WSS || ev->type == EVENT_VM_ADVICE;
-	if (ev->type == EVENT_VM_MIGRATING_OUT &&
+	if ((ev->type == EVENT_VM_MIGRATING_OUT || ev->type == EVENT_VM_ADVICE) &&
 	    d->effects.n) /* a limit that is to be taken back may have been raised */
 		keep_soon(d);
 	else if (!reading && (d->effects.n || ev->type == EVENT_VM_RESULT))

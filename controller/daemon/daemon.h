@@ -75,6 +75,7 @@ struct entry {
 	bool stop_told; /* someone says it stopped while its process seems to live: libvirt is being asked */
 	bool outgoing;	/* its memory is being sent or saved, in this pass, as last heard */
 	uint32_t outgoing_pass;
+	bool outgoing_event; /* an event told of a pass of it: the first pass comes once */
 	enum vm_origin origin;
 	struct vm_memory memory; /* from the state file */
 	struct attach *attach;

@@ -376,7 +376,7 @@ void entry_migrating(struct entry *e, uint32_t pass)
 
 void entry_not_migrating(struct entry *e)
 {
-	e->outgoing = false;
+	e->outgoing = e->outgoing_event = false;
 	post_simple(e, EVENT_VM_MIGRATION_OVER);
 	job_inspect(e);
 }
@@ -436,7 +436,11 @@ static void vm_event(struct entry *e, const struct virt_event *ev)
 		job_inspect(e);
 		break;
 	case VIRT_EVENT_MIGRATING:
+		/* No event tells that a migration has failed, and the next may begin before anybody has asked. */
+		if (ev->bytes == 1 && e->outgoing && e->outgoing_event)
+			entry_not_migrating(e);
 		entry_migrating(e, (uint32_t)min_u64(ev->bytes, PASS_POSTCOPY - 1));
+		e->outgoing_event = true;
 		break;
 	case VIRT_EVENT_POSTCOPY:
 		entry_migrating(e, PASS_POSTCOPY);

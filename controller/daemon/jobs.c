@@ -414,6 +414,8 @@ static void migration_done(void *arg, bool cancelled)
 	struct entry *e = entry_of(j, cancelled);
 	if (e && e->in_core && j->code == 0 && !j->job.outgoing)
 		entry_not_migrating(e);
+	else if (e && j->code == 0 && j->job.pass == 1 && e->outgoing && e->outgoing_pass == 0)
+		entry_migrating(e, 1); /* found before it read memory, and its event was lost */
 	job_free(j);
 }
 

@@ -147,7 +147,7 @@ static const struct field vm_list[] = {
 	U64(struct vm, , grow_ms), U64(struct vm, , shrink_ms), U64(struct vm, , dwell_ms), U64(struct vm, , change_ms), INT(struct vm, , double_swap_signs),
 	BOOL(struct vm, , double_swap), U64(struct vm, , double_swap_ms), U64(struct vm, , double_swap_until_ms), U64(struct vm, , pinned_bytes),
 	U64(struct vm, , trim_until_ms), U64(struct vm, , trim_from_bytes),
-	ENUM(struct vm, , advice_state, 0, ADVICE_DONE + 1), ADVICE(struct vm, advice.), BOOL(struct vm, , advice_room_due), U64(struct vm, , advice_ms), U64(struct vm, , advice_limit_bytes),
+	ENUM(struct vm, , advice_state, 0, ADVICE_DONE + 1), ADVICE(struct vm, advice.), BOOL(struct vm, , advice_room_due), BOOL(struct vm, , advice_stopped), BOOL(struct vm, , advice_again), U64(struct vm, , advice_ms), U64(struct vm, , advice_limit_bytes),
 	BOOL(struct vm, , held), BOOL(struct vm, , drained), BOOL(struct vm, , quarantined),
 	WORDS(struct vm, , policy_memory),
 };

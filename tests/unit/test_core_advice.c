@@ -104,6 +104,59 @@ static void it_stops_with_the_migration(void **state)
 	assert_non_null(kit_record(k, RECORD_GONE, 1));
 }
 
+/* Nothing tells that a migration has failed: the next may begin before the last word of the advice of the first. */
+static void the_next_migration_is_advised_too(void **state)
+{
+	struct kit *k = *state;
+
+	for (int finishing = 0; finishing < 2; finishing++) {
+		pass(k, 1);
+		assert_non_null(kit_find(k, EFFECT_ADVICE_BEGIN, 1));
+		if (finishing)
+			pass(k, 2);
+		kit_signal(k, EVENT_VM_MIGRATION_OVER, 1);
+		assert_non_null(kit_find(k, EFFECT_ADVICE_STOP, 1));
+		pass(k, 1);
+		assert_null(kit_find(k, EFFECT_ADVICE_BEGIN, 1));
+		report(k, true);
+		assert_non_null(kit_find(k, EFFECT_ADVICE_BEGIN, 1));
+		kit_signal(k, EVENT_VM_MIGRATION_OVER, 1);
+		pass(k, 1);
+		pass(k, 2); /* its first pass is over before */
+		report(k, true);
+		assert_null(kit_find(k, EFFECT_ADVICE_BEGIN, 1));
+		kit_signal(k, EVENT_VM_MIGRATION_OVER, 1);
+	}
+}
+
+/* An hour of disks before memory is read: the map would be of before. */
+static void it_waits_for_the_first_pass(void **state)
+{
+	struct kit *k = *state;
+
+	pass(k, 0);
+	assert_int_equal(kit_vm(k, 1)->state, VM_MIGRATING_OUT);
+	assert_null(kit_find(k, EFFECT_ADVICE_BEGIN, 1));
+	pass(k, 1);
+	assert_non_null(kit_find(k, EFFECT_ADVICE_BEGIN, 1));
+}
+
+static void the_room_stays_at_post_copy(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = limited(k, 500 * MIB);
+
+	pass(k, 1);
+	assert_non_null(kit_find(k, EFFECT_LIMIT, 1));
+	kit_answer(k);
+	pass(k, PASS_POSTCOPY);
+	report(k, true);
+	assert_null(kit_find(k, EFFECT_LIMIT, 1));
+	kit_tick(k, 5000);
+	assert_null(kit_find(k, EFFECT_LIMIT, 1));
+	assert_true(vm->limit_bytes > 500 * MIB);
+}
+
 static void it_stops_at_post_copy(void **state)
 {
 	struct kit *k = *state;
@@ -444,6 +497,9 @@ int main(void)
 		cmocka_unit_test_setup_teardown(it_stops_at_post_copy, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(post_copy_ends_the_last_look, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(later_passes_and_off_mean_none, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(the_next_migration_is_advised_too, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(it_waits_for_the_first_pass, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(the_room_stays_at_post_copy, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(room_for_the_reading_comes_from_the_buffer, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(memory_never_allocated_needs_room, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(room_waits_for_a_limit_on_its_way, open_kit, close_kit),
