@@ -104,9 +104,18 @@ static bool underclaims(const struct vm *vm, const struct vm_ctx *x, const struc
 	       least > add_sat_u64(claimed, vm->facts.max_bytes / UNDERCLAIM_SHARE);
 }
 
+/*
+ * A guest that is paused touches nothing, and one whose memory is sent or comes in is read or written by QEMU: its
+ * window was begun before that, and says nothing whatever it found. One that ends later is known by wss_from_ms.
+ */
+static bool guest_is_not_itself(const struct vm *vm)
+{
+	return vm->state == VM_PAUSED || vm->state == VM_MIGRATING_OUT || vm->state == VM_MIGRATING_IN;
+}
+
 void vm_take_wss(struct vm *vm, const struct vm_ctx *x, const struct wss_reading *r)
 {
-	if (r->began_ms < vm->wss_from_ms)
+	if (r->began_ms < vm->wss_from_ms || (r->known && guest_is_not_itself(vm)))
 		return;
 	vm->wss_ms = x->now_ms;
 	if (!r->known) { /* what was known ages as it is */

@@ -290,13 +290,42 @@ static void a_window_with_a_pause_says_nothing(void **state)
 	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
 	k->now_ms += 60000;
 	wss(k, 700 * MIB, 20 * MIB);
+	uint64_t began_ms = k->now_ms;
+	k->now_ms += 1000;
 	kit_signal(k, EVENT_VM_PAUSED, 1);
-	k->now_ms += 60000;
+	k->now_ms += 29000;
+	wss_from(k, 10 * MIB, 20 * MIB, began_ms); /* of one second, and it stands still yet */
+	assert_int_equal(vm_wss_bytes(vm), 700 * MIB);
+	k->now_ms += 31000;
+	wss(k, 0, 20 * MIB); /* begun and ended within the pause */
+	assert_int_equal(vm_wss_bytes(vm), 700 * MIB);
+	assert_int_equal(vm->wss_average.readings, 1);
 	kit_signal(k, EVENT_VM_RUNNING, 1);
+	wss_from(k, 10 * MIB, 20 * MIB, began_ms);
 	wss(k, 0, 20 * MIB);
 	assert_int_equal(vm_wss_bytes(vm), 700 * MIB);
 	k->now_ms += 30000;
 	wss(k, 720 * MIB, 20 * MIB);
+	assert_int_equal(vm->wss_average.readings, 2);
+}
+
+/* QEMU reads all of it to send it. */
+static void a_window_with_a_migration_says_nothing(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	k->now_ms += 60000;
+	wss(k, 200 * MIB, 20 * MIB);
+	kit_signal(k, EVENT_VM_MIGRATING_OUT, 1);
+	k->now_ms += 30000;
+	wss(k, GIB, 20 * MIB);
+	assert_int_equal(vm_wss_bytes(vm), 200 * MIB);
+	kit_signal(k, EVENT_VM_MIGRATION_OVER, 1);
+	k->now_ms += 10000;
+	wss(k, GIB, 20 * MIB);
+	assert_int_equal(vm_wss_bytes(vm), 200 * MIB);
+	k->now_ms += 20000;
+	wss(k, 220 * MIB, 20 * MIB);
 	assert_int_equal(vm->wss_average.readings, 2);
 }
 
@@ -322,6 +351,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(who_has_just_given_memory_back_does_not_lie, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_reboot_forgets_and_its_windows_too, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(a_window_with_a_pause_says_nothing, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(a_window_with_a_migration_says_nothing, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(nonsense_is_bounded, open_kit, close_kit),
 	};
 	return cmocka_run_group_tests_name("core_wss", tests, NULL, NULL);
