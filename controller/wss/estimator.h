@@ -32,6 +32,7 @@ struct wss_memory {
 	/* refault: */
 	uint64_t step_bytes;
 	unsigned edges;
+	bool took; /* a step of before found something to take */
 };
 
 /* A VM for the time of a begin; nothing of it is kept but what is said to be. */

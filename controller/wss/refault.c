@@ -33,6 +33,8 @@ struct refault_sample {
 	struct wss_memory *memory, forgotten;
 	struct vm_host_sample before;
 	uint64_t taken_bytes, began_ms;
+	bool scans_known; /* v2 */
+	uint64_t scanned;
 };
 
 static int probe(const char *root, struct memoc_err *why)
@@ -78,6 +80,8 @@ static int begin(struct wss *w, const struct wss_target *t, struct wss_sample *s
 	if (!own->before.has_refaults)
 		return memoc_err_set(err, -EOPNOTSUPP,
 				     "this kernel does not count what comes back (workingset_refault_anon, Linux 5.9)");
+	uint64_t stolen;
+	own->scans_known = cgroup_vm_scanned(s->cgroup, &own->scanned, &stolen) == 0;
 	own->began_ms = now_ms();
 	own->memory->step_bytes = step_of(own->memory, own->before.resident_bytes);
 	r = cgroup_vm_reclaim(s->cgroup, own->memory->step_bytes, RECLAIM_MS, &own->taken_bytes, err);
@@ -93,6 +97,20 @@ static double stall_share(const struct refault_sample *own, const struct vm_host
 	return known ? (double)sub_sat_u64(now->psi_some_us, own->before.psi_some_us) / (double)window_us : 0;
 }
 
+/*
+ * Did reclaim look for cold memory at all? With vm.swappiness=0, memory.swap.max=0 or a full swap it passes a guest's
+ * memory by, and finds nothing however cold it is. v1 does not tell: there it is believed of whom it took from before.
+ * Scans of QEMU's file cache count as well: who has one that is not empty is not always found out.
+ */
+static bool was_searched(const struct wss_sample *s, const struct refault_sample *own)
+{
+	uint64_t scanned, stolen;
+
+	if (!own->scans_known)
+		return own->memory->took;
+	return cgroup_vm_scanned(s->cgroup, &scanned, &stolen) == 0 && scanned > own->scanned;
+}
+
 static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *err)
 {
 	struct refault_sample *own = s->own;
@@ -103,8 +121,15 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 	if (r < 0 || !now.has_refaults || now.refaults < own->before.refaults)
 		return memoc_err_set(err, r < 0 ? r : -EAGAIN, "its cgroup cannot be read");
 	uint64_t back = (now.refaults - own->before.refaults) * WSS_PAGE_BYTES;
-	double part = own->taken_bytes ? (double)back / (double)own->taken_bytes : 1;
 	bool less = own->taken_bytes < m->step_bytes / 4; /* reclaim found hardly anything: all is young */
+	if (less && !was_searched(s, own)) {
+		m->edges = 0;
+		return memoc_err_set(err, -EAGAIN,
+				     "nothing of it can be reclaimed (vm.swappiness, memory.swap.max, a full swap?): "
+				     "that says nothing");
+	}
+	m->took |= !less;
+	double part = own->taken_bytes ? (double)back / (double)own->taken_bytes : 1;
 	bool stalls = stall_share(own, &now) >= STALL;
 	bool edge =
 		(less || stalls || part >= EDGE) && back <= (uint64_t)(GROWTH * (double)max_u64(own->taken_bytes, MIB));

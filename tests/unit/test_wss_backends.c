@@ -1146,8 +1146,17 @@ static void test_refault_probe(void **state)
 	wss_close(w);
 }
 
-/* A group in which nothing is to be had: after two such windows what is in memory is in use, as is some of QEMU's own.
- */
+static void put_refaults(unsigned refaults, unsigned scanned)
+{
+	char text[128];
+
+	snprintf(text, sizeof(text), "anon 1\nfile 0\nshmem 0\nworkingset_refault_anon %u\npgscan %u\npgsteal 0\n",
+		 refaults, scanned);
+	put("vm/memory.stat", text);
+}
+
+/* A group that is searched and in which nothing cold is found: after two such windows what is in memory is in use, as
+ * is some of QEMU's own. */
 static void test_refault_edge(void **state)
 {
 	struct wss_reading reading;
@@ -1158,17 +1167,56 @@ static void test_refault_edge(void **state)
 	struct cgroup_vm *g = fake_group("6291456\n");
 	struct wss *w = open_it(WSS_REFAULT);
 	remembered = (struct wss_memory){0};
+	put_refaults(0, 5000);
 	struct wss_sample *s = begin_in(w, g, false, 0, "");
+	put_refaults(0, 6000);
 	end_fails(s, -EAGAIN, "once more to be sure");
 	s = begin_in(w, g, false, 0, "");
+	put_refaults(0, 7000);
 	assert_int_equal(wss_end(s, &reading, &err), 0);
 	assert_int_equal(reading.wss_bytes, 6291456);
 	assert_in_range(reading.error_bytes, 32 * MIB, 34 * MIB);
 	/* much comes back: it grows, and the edge is not where it is now */
 	s = begin_in(w, g, false, 0, "");
-	put("vm/memory.stat", "anon 1\nfile 0\nshmem 0\nworkingset_refault_anon 2000\n");
+	put_refaults(2000, 8000);
 	end_fails(s, -EAGAIN, "no edge is found yet");
 	assert_int_equal(remembered.edges, 0);
+	wss_close(w);
+	cgroup_vm_close(g);
+}
+
+/* Reclaim that does not even look (no swappiness, no swap for this group) finds nothing in a guest that sleeps, too. */
+static void test_refault_of_what_cannot_be_reclaimed(void **state)
+{
+	struct wss_reading reading;
+	struct memoc_err err = {""};
+
+	put("proc/meminfo", "MemTotal: 5 kB\nSwapTotal: 100 kB\n");
+	put("vm/memory.reclaim", "");
+	struct cgroup_vm *g = fake_group("6291456\n");
+	struct wss *w = open_it(WSS_REFAULT);
+	remembered = (struct wss_memory){.took = true}; /* which was once, and is no evidence where more is known */
+	put_refaults(0, 5000);
+	for (unsigned i = 0; i < 3; i++)
+		end_fails(begin_in(w, g, false, 0, ""), -EAGAIN, "that says nothing");
+	/* no two edges in a row, with such a window between */
+	struct wss_sample *s = begin_in(w, g, false, 0, "");
+	put_refaults(0, 6000);
+	end_fails(s, -EAGAIN, "once more to be sure");
+	end_fails(begin_in(w, g, false, 0, ""), -EAGAIN, "that says nothing");
+	s = begin_in(w, g, false, 0, "");
+	put_refaults(0, 7000);
+	end_fails(s, -EAGAIN, "once more to be sure");
+	/* v1 does not count scans: of whom nothing was ever taken nothing is said */
+	put("vm/memory.stat", "anon 1\nfile 0\nshmem 0\nworkingset_refault_anon 0\n");
+	remembered = (struct wss_memory){0};
+	for (unsigned i = 0; i < 3; i++)
+		end_fails(begin_in(w, g, false, 0, ""), -EAGAIN, "that says nothing");
+	remembered.took = true;
+	end_fails(begin_in(w, g, false, 0, ""), -EAGAIN, "once more to be sure");
+	s = begin_in(w, g, false, 0, "");
+	assert_int_equal(wss_end(s, &reading, &err), 0);
+	assert_int_equal(reading.wss_bytes, 6291456);
 	wss_close(w);
 	cgroup_vm_close(g);
 }
@@ -1193,7 +1241,7 @@ static void test_refault_pressure(void **state)
 	write_psi(1000);
 	struct cgroup_vm *g = fake_group("6291456\n");
 	struct wss *w = open_it(WSS_REFAULT);
-	remembered = (struct wss_memory){0};
+	remembered = (struct wss_memory){.took = true};
 	for (unsigned i = 0; i < 2; i++) {
 		write_psi(1000);
 		struct wss_sample *s = begin_in(w, g, false, 0, "");
@@ -1243,6 +1291,7 @@ int main(void)
 		cmocka_unit_test(test_lru_window),
 		ON_ROOT(test_refault_probe),
 		ON_ROOT(test_refault_edge),
+		ON_ROOT(test_refault_of_what_cannot_be_reclaimed),
 		ON_ROOT(test_refault_pressure),
 	};
 
