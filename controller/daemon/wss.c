@@ -26,6 +26,7 @@ struct member {
 	struct attach *attach;
 	struct dom_facts facts;
 	uint32_t pages;
+	uint64_t overhead_bytes; /* of its QEMU; 0: not measured */
 	uint64_t reckoned_ns, began_ms;
 	uint64_t interval_ms;	   /* since it was read before; 0: never */
 	uint64_t extra_ns;	   /* that no reading tells of: the map of its memory, a begin that failed */
@@ -292,6 +293,7 @@ static void begin_member(struct group *g, struct member *b)
 				     .cgroup_path = cgroup_vm_path(b->attach->cgroup),
 				     .cgroup = b->attach->cgroup,
 				     .memory = &b->attach->wss_memory,
+				     .overhead_bytes = b->overhead_bytes,
 				     .emulated = b->facts.tcg,
 				     .pages = b->pages,
 				     .cancel = &g->cancel};
@@ -466,6 +468,7 @@ static void begin_group(struct measuring *m, struct wss *wss, const struct wss_w
 		b->id = e->id;
 		b->attach = attach_ref(e->attach);
 		b->facts = e->facts;
+		b->overhead_bytes = vm->overhead_measured ? vm->overhead_bytes : 0;
 		b->reckoned_ns = wishes[i].cost_ns;
 		b->pages = wss_pages_for(share, error, d->config.wss_target_error, all / 4096, d->config.wss_pages);
 		/* Longer ones are not the budget's doing: it was paused, or there was no back-end. */

@@ -126,6 +126,7 @@ static int copy_target(struct wss_sample *s, const struct wss_target *t)
 	s->pidfd = t->pidfd;
 	s->cancel = t->cancel;
 	s->cgroup = t->cgroup;
+	s->overhead_bytes = t->overhead_bytes;
 	s->memory = t->memory;
 	s->ram = (struct guest_ram){.n = ram->n, .bytes = ram->bytes};
 	s->ram.list = malloc((ram->n + 1) * sizeof(*ram->list));

@@ -43,6 +43,7 @@ struct wss_target {
 	const char *cgroup_path;     /* of its memory cgroup, below the hierarchy's mount point; NULL: not known */
 	struct cgroup_vm *cgroup;    /* the same, to work on (refault); kept, not owned; NULL: not known */
 	struct wss_memory *memory;   /* kept, not owned, until the sample is gone; NULL: forgotten each time */
+	uint64_t overhead_bytes;     /* QEMU's own memory as it was measured; 0: it was not */
 	bool emulated;		     /* by TCG, not KVM: its accesses are QEMU's own */
 	uint32_t pages;		     /* to be looked at, where the back-end samples */
 	const atomic_bool *cancel;   /* NULL, or kept: work ends with −ECANCELED soon after it became true */

@@ -336,7 +336,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 	double share = (double)own->accessed / (double)own->owned;
 	double error = wss_error_share(own->accessed, own->owned, now.resident_bytes / WSS_PAGE_BYTES);
 	ret->wss_bytes = min_u64((uint64_t)(share * resident + 0.5), s->ram.bytes);
-	ret->error_bytes = WSS_QEMU_BYTES + (uint64_t)(error * resident + 0.5);
+	ret->error_bytes = add_sat_u64(wss_qemu_bytes(s), (uint64_t)(error * resident + 0.5));
 	ret->pages = own->owned;
 	return 0;
 }

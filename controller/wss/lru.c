@@ -98,7 +98,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 	if (r < 0)
 		return r;
 	ret->wss_bytes = min_u64(pages * WSS_PAGE_BYTES, s->ram.bytes);
-	ret->error_bytes = max_u64(WSS_QEMU_BYTES, s->ram.bytes / 50);
+	ret->error_bytes = max_u64(wss_qemu_bytes(s), s->ram.bytes / 50);
 	return 0;
 }
 

@@ -146,7 +146,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 				     : edge	   ? "once more to be sure"
 						   : "no edge is found yet");
 	ret->wss_bytes = min_u64(now.resident_bytes, s->ram.bytes);
-	ret->error_bytes = add_sat_u64(WSS_QEMU_BYTES, max_u64(step, now.resident_bytes / 20));
+	ret->error_bytes = add_sat_u64(wss_qemu_bytes(s), max_u64(step, now.resident_bytes / 20));
 	return 0;
 }
 

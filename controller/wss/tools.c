@@ -67,6 +67,13 @@ size_t wss_pick_pages(const struct guest_ram *ram, size_t pages, uint64_t *seed,
 	return n;
 }
 
+#define QEMU_LEAST_BYTES (32 * MIB)
+
+uint64_t wss_qemu_bytes(const struct wss_sample *s)
+{
+	return max_u64(s->overhead_bytes, QEMU_LEAST_BYTES);
+}
+
 /* ---- files ---- */
 
 int wss_open_file(const char *root, const char *path, int flags)
