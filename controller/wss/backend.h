@@ -30,7 +30,7 @@ void wss_damon_clear_left(const char *root);
 
 #define WSS_BITMAP "/sys/kernel/mm/page_idle/bitmap"
 #define WSS_KPAGEFLAGS "/proc/kpageflags"
-/* idle.c: is idle page tracking there? As wss_ops.probe. */
+/* idle.c: is idle page tracking of frames there? As wss_ops.probe. */
 int wss_idle_probe(const char *root, struct memoc_err *why);
 
 struct wss {

@@ -2,6 +2,7 @@
 #include "controller/wss/frames.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 
 /* Documentation/admin-guide/mm/pagemap.rst */
@@ -85,6 +86,18 @@ static int judge(int kpageflags, struct frame *f, uint64_t flags)
 	f->merged = (flags & KPF_KSM) != 0;
 	f->huge = (flags & KPF_THP) != 0;
 	return 0;
+}
+
+/* Our own stack is in memory while we run on it. */
+int frames_hidden(const char *root, struct memoc_err *why)
+{
+	uint64_t page = (uint64_t)(uintptr_t)__builtin_frame_address(0) / WSS_PAGE_BYTES, word;
+	int fd AUTO_CLOSE = wss_open_file(root, "/proc/self/pagemap", O_RDONLY);
+
+	if (fd < 0 || wss_read_words(fd, WSS_GAP_PAGEMAP, &page, 1, &word) < 0 || !(word & PM_PRESENT) ||
+	    (word & PM_PFN))
+		return 0;
+	return memoc_err_set(why, -EPERM, "/proc/PID/pagemap hides frame numbers: CAP_SYS_ADMIN is missing");
 }
 
 int frames_look_up(int kpageflags, struct frame *frames, size_t n)

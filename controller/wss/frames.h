@@ -36,6 +36,8 @@ struct frame_files {
  */
 int frames_look(const struct frame_files *f, const uint64_t *page, size_t n, const struct frame *known,
 		struct frame *ret, struct memoc_err *err);
+/* Will they be hidden? Asked of a page of our own. −EPERM; 0: no, or that cannot be told. */
+int frames_hidden(const char *root, struct memoc_err *why);
 /* Kind and head of frames whose pfn is set and whose kind is 0. 0 or −errno. */
 int frames_look_up(int kpageflags, struct frame *frames, size_t n);
 /* Order of the frames' heads: indexes of those that are tracked, by head. Returns how many. NULL-safe: no memory →

@@ -45,6 +45,14 @@ int wss_idle_probe(const char *root, struct memoc_err *why)
 	return 0;
 }
 
+/* What only looks at frames of the host (idle-host) needs none of this. */
+static int probe(const char *root, struct memoc_err *why)
+{
+	int r = wss_idle_probe(root, why);
+
+	return r < 0 ? r : frames_hidden(root, why);
+}
+
 static void close_idle(struct wss *w)
 {
 	struct idle *idle = w->own;
@@ -288,7 +296,7 @@ static int end(struct wss_sample *s, struct wss_reading *ret, struct memoc_err *
 const struct wss_ops wss_idle = {.kind = WSS_IDLE,
 				 .marks = true,
 				 .collect_after = 1,
-				 .probe = wss_idle_probe,
+				 .probe = probe,
 				 .open = open_idle,
 				 .close = close_idle,
 				 .begin = begin,

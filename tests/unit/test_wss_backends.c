@@ -1054,6 +1054,41 @@ static void test_damon_cancelled(void **state)
 	wss_close(w);
 }
 
+/* ---- frame numbers that are hidden ---- */
+
+/* The words of the probe's own stack, which lies below ours. */
+static void put_own_pages(int fd, uint64_t word)
+{
+	uint64_t top = (uint64_t)(uintptr_t)__builtin_frame_address(0) / PAGE;
+
+	for (uint64_t page = top - 64; page <= top; page++)
+		set(fd, page, word);
+}
+
+/* Without CAP_SYS_ADMIN all can be opened, and no reading would ever come of it. */
+static void test_idle_hidden_frames(void **state)
+{
+	struct memoc_err err = {""}, why[WSS_BACKEND_END];
+	struct wss *w = NULL;
+
+	assert_int_equal(wss_probe(root, WSS_IDLE, &err), 0); /* no such file here: not known */
+	int own = open_new("proc/self/pagemap");
+	assert_int_equal(wss_probe(root, WSS_IDLE, &err), 0);
+	put_own_pages(own, 0); /* swapped out just now */
+	assert_int_equal(wss_probe(root, WSS_IDLE, &err), 0);
+	put_own_pages(own, PRESENT | 77);
+	assert_int_equal(wss_probe(root, WSS_IDLE, &err), 0);
+	put_own_pages(own, PRESENT);
+	assert_int_equal(wss_probe(root, WSS_IDLE, &err), -EPERM);
+	assert_non_null(strstr(err.text, "CAP_SYS_ADMIN is missing"));
+	damon_tree(8);
+	wss_open_best(root, &w, why);
+	assert_true(w && wss_kind(w) == WSS_DAMON);
+	assert_non_null(strstr(why[WSS_IDLE].text, "CAP_SYS_ADMIN is missing"));
+	wss_close(w);
+	close(own);
+}
+
 /* ---- lru ---- */
 
 static void test_lru_text(void **state)
@@ -1286,6 +1321,7 @@ int main(void)
 		ON_IDLE_TREE(test_idle_process_dies),
 		ON_IDLE_TREE(test_idle_large_and_sparse),
 		ON_ROOT(test_idle_absent),
+		ON_IDLE_TREE(test_idle_hidden_frames),
 		ON_IDLE_TREE(test_best_is_idle),
 		ON_IDLE_TREE(test_idle_host),
 		ON_ROOT(test_damon_round),
