@@ -169,6 +169,17 @@ static void explain_hands_off(struct lines *l, const struct core *c, const struc
 		line(l, "quarantined: a libvirt call for it does not come back; its cgroup is still served");
 }
 
+static void explain_doubt(struct lines *l, const struct vm *vm, const struct books *books, uint64_t now_ms)
+{
+	if (!vm_doubted(vm, books))
+		return;
+	uint64_t credit = vm_credit_bytes(vm, books);
+	line(l, "needy for %.0f s, %s: no claim beyond %llu MiB, %s", seconds_since(now_ms, vm->needy_since_ms),
+	     vm->insatiable ? "its maximum did not end that" : "yet it touches less than half of what it has",
+	     (unsigned long long)(credit / MIB),
+	     credit > vm_fair_share_bytes(vm, books) ? "what it touches and headroom" : "its fair share");
+}
+
 size_t core_explain_lines(const struct core *c, const struct vm *vm, uint64_t now_ms, char ret[EXPLAIN_LINES_MAX][160])
 {
 	const struct books *books = core_books(c);
@@ -195,10 +206,7 @@ size_t core_explain_lines(const struct core *c, const struct vm *vm, uint64_t no
 	if (vm->bounds & BOUND_DWELL)
 		line(&l, "it grew %.0f s ago: not shrunk before %.0f s", seconds_since(now_ms, vm->grow_ms),
 		     (double)vm->dwell_ms / 1000);
-	if (vm_doubted(vm, books))
-		line(&l, "needy for %.0f s, its maximum did not end that: no claim beyond its fair share of %llu MiB",
-		     seconds_since(now_ms, vm->needy_since_ms),
-		     (unsigned long long)(vm_fair_share_bytes(vm, books) / MIB));
+	explain_doubt(&l, vm, books, now_ms);
 	if (vm->bounds & BOUND_BUFFER)
 		line(&l, "wants more than the buffer holds");
 	if (vm->retry_at_ms != NEVER_MS)

@@ -73,6 +73,21 @@ static const struct explain_term *explained(const struct kit *k, const char *nam
 	return NULL;
 }
 
+/* The line that says why its need is doubted, with such a pool; NULL: none. */
+static const char *doubt(const struct kit *k, uint64_t pool_bytes)
+{
+	static char lines[EXPLAIN_LINES_MAX][160];
+	struct books *b = (struct books *)core_books(k->core);
+	uint64_t before = b->pool_bytes;
+	b->pool_bytes = pool_bytes;
+	size_t n = core_explain_lines(k->core, core_vm(k->core, 1), k->now_ms, lines);
+	b->pool_bytes = before;
+	for (size_t i = 0; i < n; i++)
+		if (strstr(lines[i], "no claim beyond"))
+			return lines[i];
+	return NULL;
+}
+
 /* ---- silence ---- */
 
 static void a_silent_guest_is_judged_by_what_it_touches(void **state)
@@ -140,6 +155,17 @@ static void who_claims_to_need_and_touches_little_is_doubted(void **state)
 	b.pool_bytes = MIB;
 	uint64_t touched = vm_wss_bytes(vm) + vm->wss.error_bytes + vm->headroom_bytes;
 	assert_int_equal(vm_credit_bytes(vm, &b), touched);
+	/* and that is what people are told, for the reason that it is */
+	char text[64];
+	snprintf(text, sizeof(text), "beyond %llu MiB, what it touches", (unsigned long long)(touched / MIB));
+	assert_null(doubt(k, b.committed_max_bytes));
+	assert_non_null(strstr(doubt(k, MIB), text));
+	assert_non_null(strstr(doubt(k, MIB), "touches less than half"));
+	assert_non_null(strstr(doubt(k, b.committed_max_bytes / 2), "beyond 512 MiB, its fair share"));
+	vm->insatiable = true;
+	assert_non_null(strstr(doubt(k, MIB), "its maximum did not end that"));
+	assert_non_null(strstr(doubt(k, MIB), text));
+	vm->insatiable = false;
 	/* it touches more now: its word is as good as another's */
 	wss(k, 600 * MIB, 20 * MIB);
 	assert_false(vm->wss_overclaims);
