@@ -46,6 +46,7 @@ class Lab:
         self.base = LAB_ROOT / f"{LAB_PREFIX}{name}"
         self.undo = []
         self.diagnostics = []  # (title, function that returns text)
+        self.libvirtds = []
         self._image = None
         making = LAB_ROOT / f"{MAKING_PREFIX}{name}"  # a sweep takes a lab without owner for a dead one
         making.mkdir(mode=0o711)

@@ -58,6 +58,7 @@ class PrivateLibvirtd:
         self.child = None
         self._copy_capabilities(self._capability_cache(), self.base / "cache/qemu/capabilities")
         lab.diagnostics.append((f"{name} log", lambda: host.tail(self.log, 15)))
+        lab.libvirtds.append(self)
 
     # -- what libvirt found out about QEMU: 4 s of probing; libvirt itself checks whether it still holds --
 
@@ -117,6 +118,10 @@ class PrivateLibvirtd:
 
     def running(self):
         return self.child is not None and self.child.running()
+
+    def crashed(self):
+        """By itself: we end it with SIGTERM and SIGKILL only."""
+        return self.child is not None and self.child.popen.poll() in (-signal.SIGSEGV, -signal.SIGABRT, -signal.SIGBUS)
 
     @property
     def pid(self):

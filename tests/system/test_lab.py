@@ -10,7 +10,7 @@ import time
 import host
 import lab as lab_module
 from lab import MIB, Guest, HostSwap, Lab, PrivateLibvirtd, wait_for
-from run import limit
+from run import ModuleRun, Results, limit
 
 MEMORY_MIB = 384
 
@@ -281,3 +281,34 @@ def test_close_leaves_nothing(bench):
     assert not host.processes_naming(str(base))
     assert not [path for path in host.our_cgroups() if base.name.removeprefix(host.LAB_PREFIX) in path.name]
     assert bench.plain.running()
+
+
+class CrashOnce:
+    """A module whose first run ends with a crash of libvirtd, or with a kill of it, which is no crash."""
+
+    def __init__(self, number):
+        self.number, self.runs = number, 0
+
+    def fixture(self, lab):
+        daemon = PrivateLibvirtd(lab)
+        daemon.start()
+        yield daemon
+
+    def test(self, daemon):
+        self.runs += 1
+        if self.runs == 1:
+            daemon.signal(self.number)
+            wait_for(lambda: not daemon.running(), 20, "libvirtd to end")
+            host.run(["virsh", "-q", "-c", daemon.uri, "list"])
+        daemon.wait_answering()
+
+
+@limit(180)
+def test_a_crash_of_libvirtd_is_no_failure_at_once(_bench):
+    """What libvirtd's own crash broke is run once more with another; what we ended fails."""
+    for number, outcome, runs in ((signal.SIGSEGV, "passed", 2), (signal.SIGKILL, "failed", 1)):
+        module, results = CrashOnce(number), Results()
+        run = ModuleRun(module, results)
+        run.run("made up", module.test)
+        run.finish("made up")
+        assert results.counts == {"passed": 0, "failed": 0, "skipped": 0} | {outcome: 1} and module.runs == runs, results.counts

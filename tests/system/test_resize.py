@@ -193,7 +193,9 @@ def test_order_of_limit_and_balloon(rig):
     since = rig.last_event()
     rig.memocd.memoc_text("resize", "alpha", "208M", "--wait", limit_s=90)
     rig.wait_size(rig.alpha, 208)
-    wait_for(lambda: rig.alpha.cgroup().limit() is not None, 20, "a limit behind the balloon", show=rig.memocd.list)
+    # Confirmed: else that the limit goes up again afterwards would be told as one that comes down from none.
+    wait_for(lambda: rig.alpha.cgroup().limit() is not None and any(e["event"] == "limit-confirmed" for e in rig.events(since)), 20,
+             "a limit behind the balloon", show=rig.memocd.list)
     shrink = rig.events(since)
     asked, lowered = moves(shrink, "alpha", "balloon", down=True), moves(shrink, "alpha", "limit", down=True)
     reached = [i for i, event in enumerate(shrink) if event["vm"] == "alpha" and event["event"] == "balloon-reached"]
