@@ -6,17 +6,19 @@
 #include "controller/cli/commands.h"
 #include "controller/cli/simulate.h"
 
-/* The first faults, a line each, and how many more there are. */
+/* The first faults, a line each, and how many more there are; last, why reading did not come to the end. */
 static int bad_trace(struct cli *cli, const struct trace_report *report, const char *why)
 {
 	size_t shown = min_u64(report->n, TRACE_FAULTS_MAX);
 
-	if (shown <= 1)
+	if (shown == 0 || (shown == 1 && !report->broken_off))
 		return cli_fail(cli, CLI_FAILED, "%s", why);
 	for (size_t i = 0; i < shown; i++)
 		cli_fail(cli, CLI_FAILED, "%s", report->first[i].text);
 	if (report->n > shown)
 		cli_fail(cli, CLI_FAILED, "and %llu more", (unsigned long long)(report->n - shown));
+	if (report->broken_off)
+		cli_fail(cli, CLI_FAILED, "%s", why);
 	return CLI_FAILED;
 }
 

@@ -254,6 +254,8 @@ int simulate_parse(struct cli *cli, struct simulate_options *ret)
 	o.n_worst = worst;
 	o.allocations = cli_opt(cli, "allocations");
 	o.plot = cli_opt(cli, "plot");
+	if (o.allocations && o.plot && !strcmp(o.allocations, o.plot))
+		return cli_usage(cli, "--allocations and --plot are both %s: give each a file of its own", o.plot);
 	o.density = cli_opt(cli, "density");
 	*ret = o;
 	return CLI_DONE;

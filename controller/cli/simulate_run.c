@@ -4,6 +4,7 @@
 
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "common/parse.h"
 
@@ -254,9 +255,13 @@ static int open_file(struct out_file *f, const char *option, const char *path, c
 		     const char *policy, struct memoc_err *err)
 {
 	char of_policy[PATH_MAX];
+	struct stat there, trace;
 
 	if (policy_path(of_policy, path, policy, w->run->options->n_policies) < 0)
 		return memoc_err_set(err, -ENAMETOOLONG, "%s: the name of the file is too long", option);
+	if (stat(of_policy, &there) == 0 && stat(w->run->options->trace_path, &trace) == 0 &&
+	    there.st_dev == trace.st_dev && there.st_ino == trace.st_ino)
+		return memoc_err_set(err, -EEXIST, "%s %s is the trace itself: give another file", option, of_policy);
 	return out_file_open(f, of_policy, err);
 }
 

@@ -47,6 +47,7 @@ int sim_density(const struct sim_options *o, const struct sim_watch *watch, doub
 		if (r == 0 && good)
 			low = high, high *= 2;
 	}
+	high = low >= RATIO_MAX ? low : high; /* where that many fit the bound is what was looked at */
 	while (r == 0 && high / low > PRECISION) {
 		double middle = (low + high) / 2;
 		r = holds(o, &s, middle, &good, err);

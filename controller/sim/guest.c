@@ -199,7 +199,7 @@ static void press(struct host *h, uint64_t budget)
 	for (size_t i = 0; i < h->n; i++) {
 		struct guest *g = &h->guests[i];
 		uint64_t want = min_u64(g->demand_bytes, min_u64(g->actual_bytes, g->limit_bytes));
-		uint64_t cut = lack ? mul_div_u64(want, min_u64(lack, hot), hot) : 0;
+		uint64_t cut = lack && hot ? mul_div_u64(want, min_u64(lack, hot), hot) : 0;
 		if (cut == g->cut_bytes && !cut)
 			continue;
 		g->cut_bytes = cut;

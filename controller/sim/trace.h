@@ -45,6 +45,7 @@ struct trace {
 struct trace_report {
 	struct memoc_err first[TRACE_FAULTS_MAX];
 	uint64_t n;
+	bool broken_off; /* reading ended early, and err says why: these are the lines that were bad before that */
 };
 
 /*

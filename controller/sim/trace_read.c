@@ -589,6 +589,7 @@ int trace_read_report(const char *path, struct trace **ret, struct trace_report 
 		return memoc_err_set(err, -ENOMEM, "out of memory");
 	fd = open_trace(path, &folder, err);
 	e = fd < 0 ? fd : folder ? read_folder(&r, path, fd, err) : read_file(&r, path, fd, err);
+	r.report.broken_off = e < 0;
 	if (e == 0 && r.gwa)
 		gwa_finish(r.t);
 	if (e == 0)

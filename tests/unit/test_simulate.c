@@ -277,6 +277,37 @@ static void test_bad_input(void **state)
 	/* ten with file, line and reason, then a count */
 	assert_error("simulate --trace worse.csv --overcommit 2", CLI_FAILED, "worse.csv:11:");
 	assert_error("simulate --trace worse.csv --overcommit 2", CLI_FAILED, "memoc: and 2 more");
+	/* what was bad before reading ended early, and why it did */
+	assert_int_equal(mkdir(in_dir("folder"), 0755), 0);
+	put_file("folder/1.csv", "Timestamp [ms];CPU cores;Memory capacity provisioned [KB];Memory usage [KB]\n1;x\n");
+	assert_int_equal(mkdir(in_dir("folder/2.csv"), 0755), 0);
+	assert_error("simulate --trace folder --overcommit 2", CLI_FAILED, "folder/1.csv:");
+	assert_error("simulate --trace folder --overcommit 2", CLI_FAILED, "folder/2.csv: is not a file");
+	assert_int_equal(rmdir(in_dir("folder/2.csv")), 0);
+	assert_int_equal(unlink(in_dir("folder/1.csv")), 0);
+	assert_int_equal(rmdir(in_dir("folder")), 0);
+}
+
+/* Neither the trace nor one another. */
+static void test_files_are_not_overwritten(void **state)
+{
+	const char *trace = "time_s,vm,size_mib,demand_mib\n0,a,1024,10\n60,a,1024,20\n";
+
+	put_file("own.csv", trace);
+	assert_error("simulate --trace own.csv --overcommit 2 --allocations own.csv", CLI_FAILED,
+		     "--allocations own.csv is the trace itself");
+	assert_file("own.csv", trace, true);
+	assert_error("simulate --trace own.csv --overcommit 2 --allocations both --plot both", CLI_USAGE,
+		     "both both: give each a file of its own");
+	assert_false(there("both"));
+}
+
+/* Far more VMs than there is memory for, and nobody wants any: what was touched is all that there is to evict. */
+static void test_nobody_wants_anything(void **state)
+{
+	put_file("idle.csv", "time_s,vm,size_mib,demand_mib\n0,a,1024,0\n0,b,1024,0\n60,a,1024,0\n");
+	assert_runs("simulate --json --trace idle.csv --pool 1M");
+	assert_runs("simulate --json --trace idle.csv --overcommit 1 --density");
 }
 
 static void test_policy_paths(void **state)
@@ -839,6 +870,8 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_wrong_options),
 		TEST(test_bad_input),
+		TEST(test_files_are_not_overwritten),
+		TEST(test_nobody_wants_anything),
 		TEST(test_policy_paths),
 		TEST(test_generate),
 		TEST(test_figures_can_be_recomputed),
