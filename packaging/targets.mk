@@ -75,7 +75,7 @@ $(B)/tests/bench/wss/truth $(B)/tests/bench/wss/watch $(B)/tests/bench/wss/cost:
 $(B)/tests/bench/advice/cost: %: %.o $(L_ADVICE) $(L_HOST) $(L_CORE) $(L_COMMON)
 	$(Q)$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS_HOST) $(LIBS_COMMON)
 
-bench: all $(B)/tests/bench/wss/cost
+bench: all $(B)/tests/bench/wss/cost $(B)/tests/bench/advice/cost
 	@set -e; found=; for f in tests/bench/*.py tests/bench/*.sh; do \
 		[ -e "$$f" ] || continue; found=1; echo "== $$f"; \
 		case $$f in *.py) run=$(PYTHON);; *) run=bash;; esac; \

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """make bench: the figures of the README, on real libvirt and real guests; medians of BENCH_RUNS (10) runs.
 
-    python3 tests/bench/bench.py [spike] [squeeze] [idle] [hook] [wss] [migrate]
+    python3 tests/bench/bench.py [spike] [squeeze] [idle] [hook] [wss] [advice] [migrate]
 
 Figures are printed with their spread and never asserted: a busy machine is no defect.
 """
@@ -251,6 +251,23 @@ def bench_wss():
                 figure("  1,000 VMs each 60 s, of a processor", [ms * 1000 / 60000 * 100 for ms in each], "%", "<= 3")
 
 
+def bench_advice():
+    """How fast memory advice is, on 1 GiB of a process of its own: as ranges and page by page."""
+    with Lab() as lab:
+        HostSwap(lab, 3072)
+        rates = {}
+        for _ in range(RUNS):
+            kind = ""
+            for line in host.run([program("tests/bench/advice/cost"), "1024"], limit_s=300).stdout.splitlines():
+                row = re.match(r"  (.*\S) +([\d.]+) GiB/s", line)
+                if row:
+                    rates.setdefault(f"{kind}, {row[1]}", []).append(float(row[2]))
+                else:
+                    kind = line.split()[0]
+        for what, values in rates.items():
+            figure(what, values, "GiB/s", ">= 5" if what.endswith("MADV_COLD, contiguous") else "-")
+
+
 def swap_out(guest):
     """All of a guest's memory, once; what it uses comes back."""
     group = guest.cgroup()
@@ -348,6 +365,7 @@ def bench_migrate():
 
 
 BENCHES = {"spike": bench_spike, "squeeze": bench_squeeze, "idle": bench_idle, "hook": bench_hook, "wss": bench_wss,
+           "advice": bench_advice,
            "migrate": bench_migrate}
 
 

@@ -193,9 +193,10 @@ def median(runs, key):
 
 def table(kind, off, on):
     def share(key):
-        return median(on, key) / median(off, key) if median(off, key) else float("nan")
+        ratios = [with_advice[key] / without[key] for with_advice, without in zip(on, off) if without[key]]
+        return statistics.median(ratios) if ratios else float("nan")
 
-    kept = [abs(median(runs, "end_mib") / median(runs, "start_mib") - 1) for runs in (on, off)]
+    kept = [statistics.median(abs(run["end_mib"] / run["start_mib"] - 1) for run in runs) for runs in (on, off)]
     rows = [("swapped at the end, off the start by", f"{kept[0]:.1%}", f"{kept[1]:.1%}", "<= 5 %"),
             ("major faults of the vCPU", median(on, "faults"), median(off, "faults"),
              f"0 beyond noise ({median(on, 'noise'):.0f} in as long before)"),
@@ -210,7 +211,7 @@ def table(kind, off, on):
     if kind == "memfd":
         rows.append(("pages of zeroes resident, MiB", f"{median(on, 'zero_mib'):.1f} ({share('zero_mib'):.1%})",
                      f"{median(off, 'zero_mib'):.1f}", "<= 5 %"))
-    print(f"{kind}, medians of {len(on)} pairs:\n  {'':42} {'advice on':>18} {'off':>12}   bar")
+    print(f"{kind}, medians of {len(on)} pairs and of their ratios:\n  {'':42} {'advice on':>18} {'off':>12}   bar")
     for name, with_advice, without, bar in rows:
         print(f"  {name:42} {with_advice!s:>18} {without!s:>12}   {bar}", flush=True)
 
