@@ -392,8 +392,9 @@ static uint64_t used_now(const struct vm *vm, const struct plan *p)
 	if (!told || !believed)
 		return vm->demand_bytes;
 	uint64_t used = add_sat_u64(vm->used_bytes, vm->surge_bytes);
-	double noise = NOISES * vm->noise_bytes, most = (double)(used / NOISE_PART);
-	return min_u64(vm->demand_bytes, add_sat_u64(used, (uint64_t)(noise < most ? noise : most)));
+	double noise = NOISES * vm->noise_bytes;
+	uint64_t most = used / NOISE_PART;
+	return min_u64(vm->demand_bytes, add_sat_u64(used, noise < (double)most ? (uint64_t)noise : most));
 }
 
 /*

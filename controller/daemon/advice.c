@@ -25,8 +25,8 @@
 #define TELL_MS 1000 /* the core is not told of each look */
 #define LAST_TELL_MS 100
 #define STILL_LOOKS 50 /* then libvirt is asked again: what it read may be swapped out already */
-/* One step: MADV_PAGEOUT to zram takes about 4 µs a page (measured, lzo-rle), so this is a quarter of a second. The next
- * comes with the next look. */
+/* One step: MADV_PAGEOUT to zram takes about 4 µs a page (measured, lzo-rle), so this is a quarter of a second. The
+ * next comes with the next look. */
 #define STEP_BYTES (256 * MIB)
 #define LAST_STEP_BYTES (32 * MIB) /* QEMU ends soon, and with it what was not told */
 

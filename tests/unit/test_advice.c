@@ -275,7 +275,8 @@ static void blocks_of_one_size_go_as_they_come(void **state)
 	}
 }
 
-/* Of two cells one has nothing on the map, and cannot be seen coming in: the other is known by what comes, whoever is first. */
+/* Of two cells one has nothing on the map, and cannot be seen coming in: the other is known by what comes, whoever is
+ * first. */
 static void a_block_with_nothing_on_the_map_is_not_taken_for_the_one_that_is_read(void **state)
 {
 	for (int first = 0; first < 2; first++) {
@@ -364,8 +365,8 @@ int main(void)
 		cmocka_unit_test_setup_teardown(the_reader_is_followed_to_the_end, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(the_reader_is_followed_through_blocks, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(blocks_of_one_size_go_as_they_come, set_up, tear_down),
-		cmocka_unit_test_setup_teardown(
-			a_block_with_nothing_on_the_map_is_not_taken_for_the_one_that_is_read, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(a_block_with_nothing_on_the_map_is_not_taken_for_the_one_that_is_read,
+						set_up, tear_down),
 		cmocka_unit_test_setup_teardown(refused_ranges_are_passed_over, set_up, tear_down),
 		cmocka_unit_test(zeroes_cost_nothing_on_zram_alone),
 	};
