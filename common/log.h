@@ -55,6 +55,7 @@ void log_fields(enum log_level level, const struct log_fields *fields, const cha
 #define MSG_BALLOON_STALLED "d1e2f3a4b5c64d7e8f90a1b2c3d4e50b"
 #define MSG_BALLOON_BACK "7c8d9eafb0c14d2e93f4a5b6c7d8e90c"
 #define MSG_GUEST_SILENT "e378531768cb4245b0dcc04bdf643a9f"
+#define MSG_GUEST_DISTRUSTED "229e019edee04e36b0eb86d3c6b69081"
 #define MSG_DOUBLE_SWAP "f0e1d2c3b4a5469788796a5b4c3d2e0d"
 #define MSG_VM_QUARANTINED "3a5c7e9fb1d34f5680a2c4e6f8091b0e"
 #define MSG_HOST_LEVEL "b9d7f5e3c1a0482f9e8d7c6b5a49380f"

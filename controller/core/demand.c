@@ -8,12 +8,8 @@
 #include <stdio.h>
 #include <string.h>
 
-void vm_forget_signals(struct vm *vm)
+void vm_forget_account(struct vm *vm)
 {
-	vm->stats_advances = 0;
-	vm->has_guest_rates = false;
-	vm->guest_swap_in_per_s = vm->guest_swap_out_per_s = 0;
-	vm->guest_swap_delta_bytes = 0;
 	vm->surge_from_bytes = vm->surge_bytes = 0;
 	vm->growth_mean_bytes_per_s = vm->growth_dev_bytes_per_s = 0;
 	vm->used_ms = NEVER_MS;
@@ -23,13 +19,22 @@ void vm_forget_signals(struct vm *vm)
 	vm->needy = vm->insatiable = false;
 	vm->needy_rounds = 0;
 	vm->host_need = vm->left_known = false;
-	memset(vm->stats_size_bytes, 0, sizeof(vm->stats_size_bytes));
 	vm->grown_bytes = 0;
 	vm->past_n = 0;
 	vm->usable_ms = NEVER_MS;
 	vm->rank = 0;
-	vm->double_swap_signs = 0;
 	vm->wss_overclaims = vm->wss_underclaims = false;
+}
+
+void vm_forget_signals(struct vm *vm)
+{
+	vm_forget_account(vm);
+	vm->stats_advances = 0;
+	vm->has_guest_rates = false;
+	vm->guest_swap_in_per_s = vm->guest_swap_out_per_s = 0;
+	vm->guest_swap_delta_bytes = 0;
+	memset(vm->stats_size_bytes, 0, sizeof(vm->stats_size_bytes));
+	vm->double_swap_signs = 0;
 }
 
 /*
@@ -190,7 +195,7 @@ static void track_noise(struct vm *vm)
 static void track_growth(struct vm *vm, uint64_t now_ms)
 {
 	uint64_t used = vm->demand_bytes, before = vm->growth_from_bytes, before_ms = vm->growth_from_ms;
-	if (vm->stats_ms != now_ms || before_ms == now_ms)
+	if (vm->stats_ms != now_ms || before_ms == now_ms || vm->distrusted)
 		return; /* only from statistics to statistics: between them nothing new is known */
 	vm->growth_from_bytes = used;
 	vm->growth_from_ms = now_ms;
@@ -242,7 +247,7 @@ void vm_surge_begins(struct vm *vm, uint64_t now_ms)
 static void note_silence(struct vm *vm, struct vm_ctx *x)
 {
 	uint64_t used;
-	bool told = vm_stats_fresh(vm, x->config, x->now_ms) && (vm->stats.has_swap || guest_used_bytes(vm, &used));
+	bool told = vm_stats_recent(vm, x->config, x->now_ms) && (vm->stats.has_swap || guest_used_bytes(vm, &used));
 	bool could = judged(vm->state) && vm->booted && x->now_ms - vm->asked_ms <= x->config->stale_ms;
 	vm->asked_ms = x->now_ms;
 	if (told && vm->silent)
@@ -435,7 +440,7 @@ static bool guest_account(struct vm *vm, struct vm_ctx *x, uint64_t *ret_used)
 		vm->used_bytes = present && vm->overhead_measured ? min_u64(used, present) : used;
 		vm->used_ms = x->now_ms;
 	}
-	if (vm->used_ms == NEVER_MS || x->now_ms - vm->used_ms > x->config->stale_ms)
+	if (vm->distrusted || vm->used_ms == NEVER_MS || x->now_ms - vm->used_ms > x->config->stale_ms)
 		return false;
 	*ret_used = add_sat_u64(vm->used_bytes, vm->surge_bytes);
 	return true;
@@ -540,13 +545,10 @@ static double low_sign(struct vm *vm, const struct vm_ctx *x, uint64_t usable)
 	return left < low ? 1000.0 * (1 - (double)left / (double)low) + 1 : 1;
 }
 
-/* Pages a second that the guest moves while it has little usable memory; swap-ins with plenty free are just its return.
- */
-static double guest_sign(struct vm *vm, struct vm_ctx *x)
+/* What it says: pages a second that the guest moves while it has little usable memory; swap-ins with plenty free are
+ * just its return. */
+static double guest_claim(struct vm *vm, struct vm_ctx *x)
 {
-	vm->left_known = false;
-	if (!vm_stats_fresh(vm, x->config, x->now_ms))
-		return SIGN_NONE;
 	/* A guest that swaps and does not say what is usable may have nothing. */
 	bool known = vm->stats.has_usable;
 	uint64_t usable = known ? vm->stats.usable_bytes : vm->stats.has_unused ? vm->stats.unused_bytes : 0;
@@ -564,6 +566,20 @@ static double guest_sign(struct vm *vm, struct vm_ctx *x)
 	}
 	if (known && size < vm_max_bytes(vm))
 		return low_sign(vm, x, usable);
+	return SIGN_NONE;
+}
+
+static double guest_sign(struct vm *vm, struct vm_ctx *x)
+{
+	vm->left_known = false;
+	if (!vm_stats_recent(vm, x->config, x->now_ms))
+		return SIGN_NONE;
+	double claim = guest_claim(vm, x);
+	if (claim > SIGN_NONE)
+		vm->claim_ms = x->now_ms;
+	if (!vm->distrusted)
+		return claim;
+	vm->left_known = false;
 	return SIGN_NONE;
 }
 
@@ -731,6 +747,7 @@ void vm_estimate(struct vm *vm, struct vm_ctx *x)
 		vm->estimate_ms = NEVER_MS;
 		return;
 	}
+	vm_review_distrust(vm, x);
 	estimate_demand(vm, x);
 	vm->estimate_ms = x->now_ms;
 	track_growth(vm, x->now_ms);

@@ -38,6 +38,8 @@ enum record_kind {
 	RECORD_NEEDY_OVER,	  /* "needy-over" */
 	RECORD_SILENT,		  /* "silent": a guest that is asked does not tell what it uses */
 	RECORD_SILENT_OVER,	  /* "silent-over" */
+	RECORD_DISTRUSTED,	  /* "distrusted": what it touches shows that what it says is wrong */
+	RECORD_DISTRUSTED_OVER,	  /* "distrusted-over" */
 	RECORD_DOUBLE_SWAP,	  /* "double-swap" */
 	RECORD_DOUBLE_SWAP_OVER,  /* "double-swap-over" */
 	RECORD_REBOOTED,	  /* "rebooted" */

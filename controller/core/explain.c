@@ -103,7 +103,9 @@ size_t core_explain(const struct core *c, const struct vm *vm, uint64_t now_ms,
 	}
 	term(&t, "overhead", true, vm->overhead_bytes, "QEMU's own memory, %s",
 	     vm->overhead_measured ? "measured" : "estimated from its configuration");
-	if (fresh && vm->stats.has_usable)
+	if (vm->distrusted)
+		term(&t, "usable", false, 0, "not believed: it says that it lacks memory, and touches little");
+	else if (fresh && vm->stats.has_usable)
 		term(&t, "usable", true, vm->stats.usable_bytes, "guest's word, %.1f s old",
 		     seconds_since(now_ms, vm->stats_ms));
 	else
@@ -198,7 +200,8 @@ size_t core_explain_lines(const struct core *c, const struct vm *vm, uint64_t no
 	else if (!vm->facts.policy.balloon || !x.config->balloon_enabled)
 		line(&l, "its balloon may not be used (policy)");
 	if (vm_by_limit_alone(vm, &x))
-		line(&l, "it tells nothing of itself: its balloon stays empty, the limit alone sizes it");
+		line(&l, "%s: its balloon stays empty, the limit alone sizes it",
+		     vm->distrusted ? "what it says is not believed" : "it tells nothing of itself");
 	else if (vm->silent)
 		line(&l, "it tells nothing of itself: what its balloon costs it is not seen");
 	if (vm->double_swap)

@@ -61,6 +61,8 @@ const char *record_name(enum record_kind k)
 		[RECORD_NEEDY_OVER] = "needy-over",
 		[RECORD_SILENT] = "silent",
 		[RECORD_SILENT_OVER] = "silent-over",
+		[RECORD_DISTRUSTED] = "distrusted",
+		[RECORD_DISTRUSTED_OVER] = "distrusted-over",
 		[RECORD_DOUBLE_SWAP] = "double-swap",
 		[RECORD_DOUBLE_SWAP_OVER] = "double-swap-over",
 		[RECORD_REBOOTED] = "rebooted",

@@ -105,6 +105,13 @@ static bool runs_dry(const struct vm *vm)
 	return !vm->left_known || vm->left_bytes < vm_low_usable_bytes(vm) || surges || vm->host_need;
 }
 
+/* By itself, from statistics to statistics. */
+static uint64_t swapped_bytes(const struct vm *vm, const struct plan *p)
+{
+	bool told = vm->has_guest_rates && vm_stats_fresh(vm, p->config, p->now_ms);
+	return told ? vm->guest_swap_delta_bytes : 0;
+}
+
 /* A guest that swaps so long after a helping, and has usable memory, does not find that useful. */
 #define HELPING_WORKS_INTERVALS 3
 
@@ -125,7 +132,7 @@ static uint64_t given_lately(const struct vm *vm)
 static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
 {
 	uint64_t potential = sub_sat_u64(vm_max_bytes(vm), vm_size_bytes(vm)), low = vm_low_usable_bytes(vm), helping;
-	uint64_t swapped = vm->has_guest_rates ? vm->guest_swap_delta_bytes : 0;
+	uint64_t swapped = swapped_bytes(vm, p);
 	bool just = vm->needy_rounds && p->now_ms - vm->grow_ms < HELPING_WORKS_INTERVALS * p->config->interval_ms;
 	if (!runs_dry(vm) && (just || !swapped))
 		return min_u64(sub_sat_u64(2 * low, vm->left_bytes), potential);
@@ -185,7 +192,7 @@ static bool can_wait(const struct vm *vm, const struct plan *p)
 {
 	uint64_t left = sub_sat_u64(vm->left_bytes, vm->surge_bytes);
 	bool waited = p->now_ms - vm->needy_since_ms >= WAIT_INTERVALS * p->config->interval_ms;
-	bool swaps = vm->has_guest_rates && vm->guest_swap_delta_bytes;
+	bool swaps = swapped_bytes(vm, p) != 0;
 	return vm->left_known && left >= vm_low_usable_bytes(vm) / 4 && !waited && !swaps && !vm->host_need;
 }
 

@@ -541,8 +541,9 @@ static void retry_balloon(struct vm *vm, struct vm_ctx *x)
 	/* A driver that came late has not been asked for what the limit holds now. */
 	due |= vm->health == BALLOON_UNKNOWN && vm->actual_trusted && vm->balloon_asked_bytes &&
 	       vm->balloon_asked_bytes != vm->target_bytes;
-	/* Silent until now, and by the limit alone. */
-	due |= vm_balloon_works(vm) && !vm->silent && vm->balloon_asked_bytes == vm->facts.max_bytes;
+	/* By the limit alone until now. */
+	due |= vm_balloon_works(vm) && !vm->silent && !vm->distrusted &&
+	       vm->balloon_asked_bytes == vm->facts.max_bytes;
 	if (!due || !vm_plannable(vm, x) || !vm_balloon_usable(vm, x) || x->config->observe)
 		return;
 	if (vm->actual_bytes > vm->target_bytes + balloon_tolerance_bytes(vm, x->config) && !vm->needy)
@@ -563,7 +564,8 @@ static void empty_balloon(struct vm *vm, struct vm_ctx *x)
 	bool closed = vm->limit_bytes <= vm_limit_for(vm, x, size);
 	if (closed ? vm->balloon_asked_bytes == vm->facts.max_bytes : x->now_ms < vm->limit_hold_ms)
 		return;
-	snprintf(vm->reason, sizeof(vm->reason), "it tells nothing of itself: by limit, not by balloon");
+	snprintf(vm->reason, sizeof(vm->reason), "%s: by limit, not by balloon",
+		 vm->distrusted ? "its word is not believed" : "it tells nothing of itself");
 	if (closed) {
 		vm_send_balloon(vm, x, vm->facts.max_bytes);
 		return;

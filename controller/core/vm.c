@@ -100,11 +100,15 @@ bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x)
 	return vm_limit_forbidden_why(vm, x) == NULL;
 }
 
-bool vm_by_limit_alone(const struct vm *vm, const struct vm_ctx *x)
+bool vm_limit_alone_works(const struct vm *vm, const struct vm_ctx *x)
 {
 	bool has_driver = vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW || vm->health == BALLOON_STALLED;
-	return vm->silent && has_driver && !vm->pinned_bytes && !x->config->policy->own_bounds &&
-	       vm_limit_allowed(vm, x);
+	return has_driver && !vm->pinned_bytes && !x->config->policy->own_bounds && vm_limit_allowed(vm, x);
+}
+
+bool vm_by_limit_alone(const struct vm *vm, const struct vm_ctx *x)
+{
+	return (vm->silent || vm->distrusted) && vm_limit_alone_works(vm, x);
 }
 
 bool vm_balloon_usable(const struct vm *vm, const struct vm_ctx *x)

@@ -125,6 +125,8 @@ struct vm {
 	uint64_t asked_ms;	 /* when statistics were read last, whatever they said */
 	uint64_t silent_from_ms; /* asked since then, and never a word of what it uses */
 	bool silent;		 /* so for long: see vm_by_limit_alone() */
+	bool distrusted;	 /* its working set showed that its word is wrong: likewise; see vm_wss.c */
+	uint64_t claim_ms;	 /* when it last said that it lacks memory, believed or not */
 	struct vm_host_sample sample;
 	bool has_sample;
 	uint64_t sample_ms;
@@ -321,9 +323,16 @@ static inline uint64_t vm_size_bytes(const struct vm *vm)
 	return size;
 }
 
-static inline bool vm_stats_fresh(const struct vm *vm, const struct core_config *c, uint64_t now_ms)
+/* They came lately. */
+static inline bool vm_stats_recent(const struct vm *vm, const struct core_config *c, uint64_t now_ms)
 {
 	return vm->has_stats && vm->stats_advances >= 2 && now_ms - vm->stats_ms <= c->stale_ms;
+}
+
+/* And are believed. */
+static inline bool vm_stats_fresh(const struct vm *vm, const struct core_config *c, uint64_t now_ms)
+{
+	return vm_stats_recent(vm, c, now_ms) && !vm->distrusted;
 }
 
 /* ---- the same (vm.c) ---- */
@@ -339,11 +348,12 @@ bool vm_balloon_allowed(const struct vm *vm,
 			const struct core_config *c);		    /* device there, not forbidden, not quarantined */
 bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x); /* may host swap take the rest */
 /*
- * A guest with a working balloon that tells nothing of itself (Windows without its balloon service): whether a balloon
- * hurts it nobody would see, while a limit shows in its faults on the host. So its balloon is emptied and the limit
- * alone sizes it, where limits may be used. Not while a person has pinned its size.
+ * A guest with a working balloon that tells nothing of itself (Windows without its balloon service), or nothing that is
+ * true: whether a balloon hurts it nobody would see, while a limit shows in its faults on the host. So its balloon is
+ * emptied and the limit alone sizes it, where limits may be used. Not while a person has pinned its size.
  */
 bool vm_by_limit_alone(const struct vm *vm, const struct vm_ctx *x);
+bool vm_limit_alone_works(const struct vm *vm, const struct vm_ctx *x); /* could the limit alone size it */
 bool vm_balloon_usable(const struct vm *vm,
 		       const struct vm_ctx *x); /* to shrink it: allowed, and it is not by limit alone */
 uint64_t vm_shrink_floor_bytes(const struct vm *vm,
@@ -396,11 +406,13 @@ void vm_advice_limit_result(struct vm *vm, struct vm_ctx *x, int code, bool reac
 
 /* ---- working set (vm_wss.c) ---- */
 /* A reading came: averages, and what it says of the guest's own word. */
-void vm_take_wss(struct vm *vm, const struct vm_ctx *x, const struct wss_reading *r);
+void vm_take_wss(struct vm *vm, struct vm_ctx *x, const struct wss_reading *r);
 /* What was read is of another time: after a reboot or resume. */
 void vm_forget_wss(struct vm *vm, uint64_t now_ms);
 /* It became needy, or is not any more: what is claimed is another thing now. */
 void vm_wss_new_claim(struct vm *vm);
+/* Once an estimate: whether a guest that is distrusted still is. */
+void vm_review_distrust(struct vm *vm, struct vm_ctx *x);
 /* Is there an estimate that is still believed? Until vm_wss_until_ms(). */
 bool vm_wss_known(const struct vm *vm, uint64_t now_ms);
 uint64_t vm_wss_until_ms(const struct vm *vm);	  /* NEVER_MS: nothing is known that could become old */
@@ -449,5 +461,6 @@ uint64_t vm_past_above_bytes(const struct vm *vm, uint64_t bytes);
 uint64_t vm_low_usable_bytes(const struct vm *vm);
 void vm_watch_double_swap(struct vm *vm, struct vm_ctx *x); /* once a tick */
 void vm_forget_signals(struct vm *vm); /* after a reboot or resume: nothing from the guest is believed */
+void vm_forget_account(struct vm *vm); /* what it said of its use and its growth, and what that led to */
 
 #endif

@@ -5,7 +5,9 @@
  * stands unless the working set contradicts it:
  *
  *   it claims to be in need, and in a window that lay wholly within that need it touched less than half of what it has:
- *   wss_overclaims. It keeps what all have alike and has no claim to more (vm_doubted).
+ *   wss_overclaims. Where the limit alone can size it, its host sees whether it lacks memory, and it is distrusted: its
+ *   word counts for nothing until it has not claimed to be in need for a while, which an honest guest does not with an
+ *   empty balloon. Elsewhere it keeps what all have alike and has no claim to more (vm_doubted).
  *   it touched clearly more than it says it uses, page cache included: wss_underclaims. Then what it touched is its
  * demand.
  *
@@ -113,7 +115,39 @@ static bool guest_is_not_itself(const struct vm *vm)
 	return vm->state == VM_PAUSED || vm->state == VM_MIGRATING_OUT || vm->state == VM_MIGRATING_IN;
 }
 
-void vm_take_wss(struct vm *vm, const struct vm_ctx *x, const struct wss_reading *r)
+/* It may say what it likes: it is sized as one that says nothing. What it said before counts no more either. */
+static void distrust(struct vm *vm, struct vm_ctx *x, const struct wss_reading *r)
+{
+	uint64_t size = vm_size_bytes(vm);
+	vm_forget_account(vm);
+	vm->estimate_ms = NEVER_MS;
+	vm->distrusted = true;
+	vm->claim_ms = x->now_ms;
+	record(x, vm, RECORD_DISTRUSTED, size, vm_wss_bytes(vm),
+	       "it says that it lacks memory, and touches %llu of %llu MiB", (unsigned long long)(r->wss_bytes / MIB),
+	       (unsigned long long)(size / MIB));
+}
+
+/* So long without such a word: many times what an honest guest that had too much untouched memory needs to notice that
+ * its balloon is empty. */
+#define TRUST_AGAIN_MS 600000
+
+void vm_review_distrust(struct vm *vm, struct vm_ctx *x)
+{
+	if (!vm->distrusted)
+		return;
+	const char *why = !vm_wss_known(vm, x->now_ms)	   ? "what it touches is not known any more"
+			  : !vm_limit_alone_works(vm, x) ? "the limit alone cannot size it any more"
+			  : x->now_ms - vm->claim_ms >= TRUST_AGAIN_MS
+				  ? "it has not said for ten minutes that it lacks memory"
+				  : NULL;
+	if (!why)
+		return;
+	vm->distrusted = false;
+	record(x, vm, RECORD_DISTRUSTED_OVER, vm_size_bytes(vm), vm->target_bytes, "%s", why);
+}
+
+void vm_take_wss(struct vm *vm, struct vm_ctx *x, const struct wss_reading *r)
 {
 	if (r->began_ms < vm->wss_from_ms || (r->known && guest_is_not_itself(vm)))
 		return;
@@ -131,4 +165,6 @@ void vm_take_wss(struct vm *vm, const struct vm_ctx *x, const struct wss_reading
 	wss_average_take(&vm->wss_average, r->wss_bytes, r->error_bytes, x->now_ms);
 	vm->wss_overclaims = overclaims(vm, r);
 	vm->wss_underclaims = underclaims(vm, x, r);
+	if (vm->wss_overclaims && !vm->distrusted && vm_limit_alone_works(vm, x))
+		distrust(vm, x, r);
 }

@@ -99,7 +99,8 @@ static const struct field vm_list[] = {
 	FACTS(struct vm, facts.), U64(struct vm, , added_ms), U64(struct vm, , carried_bytes), BOOL(struct vm, , booted),
 	/* what was seen last */
 	STATS(struct vm, stats.), BOOL(struct vm, , has_stats), U64(struct vm, , stats_ms), INT(struct vm, , stats_advances),
-	U64(struct vm, , asked_ms), U64(struct vm, , silent_from_ms), BOOL(struct vm, , silent),
+	U64(struct vm, , asked_ms), U64(struct vm, , silent_from_ms), BOOL(struct vm, , silent), BOOL(struct vm, , distrusted),
+	U64(struct vm, , claim_ms),
 	SAMPLE(struct vm, sample.), BOOL(struct vm, , has_sample), U64(struct vm, , sample_ms),
 	U64(struct vm, , actual_bytes), BOOL(struct vm, , actual_seen), U64(struct vm, , actual_change_ms), BOOL(struct vm, , actual_trusted),
 	BOOL(struct vm, , actual_stale), U64(struct vm, , actual_ms), U64(struct vm, , overhead_bytes), BOOL(struct vm, , overhead_measured),
