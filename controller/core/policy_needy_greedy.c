@@ -26,10 +26,15 @@ uint64_t vm_credit_bytes(const struct vm *vm, const struct books *b)
 	return max_u64(fair, min_u64(touched, vm_max_bytes(vm)));
 }
 
+/* Its need ends at its credit. */
+static bool on_credit(const struct vm *vm)
+{
+	return vm->needy && (vm->insatiable || vm_wss_overclaims(vm, vm->estimate_ms));
+}
+
 bool vm_doubted(const struct vm *vm, const struct books *b)
 {
-	return vm->needy && (vm->insatiable || vm_wss_overclaims(vm, vm->estimate_ms)) &&
-	       vm_size_bytes(vm) > vm_credit_bytes(vm, b);
+	return on_credit(vm) && vm_size_bytes(vm) > vm_credit_bytes(vm, b);
 }
 
 static int by_need(const void *a, const void *b)
@@ -131,7 +136,8 @@ static uint64_t given_lately(const struct vm *vm)
  */
 static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
 {
-	uint64_t potential = sub_sat_u64(vm_max_bytes(vm), vm_size_bytes(vm)), low = vm_low_usable_bytes(vm), helping;
+	uint64_t most = on_credit(vm) ? min_u64(vm_credit_bytes(vm, p->books), vm_max_bytes(vm)) : vm_max_bytes(vm);
+	uint64_t potential = sub_sat_u64(most, vm_size_bytes(vm)), low = vm_low_usable_bytes(vm), helping;
 	uint64_t swapped = swapped_bytes(vm, p);
 	bool just = vm->needy_rounds && p->now_ms - vm->grow_ms < HELPING_WORKS_INTERVALS * p->config->interval_ms;
 	if (!runs_dry(vm) && (just || !swapped))

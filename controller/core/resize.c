@@ -542,8 +542,7 @@ static void retry_balloon(struct vm *vm, struct vm_ctx *x)
 	due |= vm->health == BALLOON_UNKNOWN && vm->actual_trusted && vm->balloon_asked_bytes &&
 	       vm->balloon_asked_bytes != vm->target_bytes;
 	/* By the limit alone until now. */
-	due |= vm_balloon_works(vm) && !vm->silent && !vm->distrusted &&
-	       vm->balloon_asked_bytes == vm->facts.max_bytes;
+	due |= vm_balloon_works(vm) && !vm->silent && !vm->distrusted && vm->balloon_asked_bytes == vm->facts.max_bytes;
 	if (!due || !vm_plannable(vm, x) || !vm_balloon_usable(vm, x) || x->config->observe)
 		return;
 	if (vm->actual_bytes > vm->target_bytes + balloon_tolerance_bytes(vm, x->config) && !vm->needy)

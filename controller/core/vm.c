@@ -102,7 +102,8 @@ bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x)
 
 bool vm_limit_alone_works(const struct vm *vm, const struct vm_ctx *x)
 {
-	bool has_driver = vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW || vm->health == BALLOON_STALLED;
+	bool tried = vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW || vm->health == BALLOON_STALLED;
+	bool has_driver = tried || (vm->health == BALLOON_UNKNOWN && vm_stats_recent(vm, x->config, x->now_ms));
 	return has_driver && !vm->pinned_bytes && !x->config->policy->own_bounds && vm_limit_allowed(vm, x);
 }
 

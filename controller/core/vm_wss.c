@@ -136,7 +136,7 @@ void vm_review_distrust(struct vm *vm, struct vm_ctx *x)
 {
 	if (!vm->distrusted)
 		return;
-	const char *why = !vm_wss_known(vm, x->now_ms)	   ? "what it touches is not known any more"
+	const char *why = !vm_wss_known(vm, x->now_ms)	 ? "what it touches is not known any more"
 			  : !vm_limit_alone_works(vm, x) ? "the limit alone cannot size it any more"
 			  : x->now_ms - vm->claim_ms >= TRUST_AGAIN_MS
 				  ? "it has not said for ten minutes that it lacks memory"

@@ -154,14 +154,19 @@ static void take_snapshot(struct model *m, struct model_vm *v)
 		return;
 	uint64_t demand = v->demand_bytes + noise(m, v);
 	v->update_s++;
+	if (v->begging) {
+		v->swap_in_bytes += 8 * MIB;
+		v->swap_out_bytes += 8 * MIB;
+	}
 	v->snapshot = (struct guest_stats){.has_usable = true,
 					   .has_unused = true,
 					   .has_available = true,
 					   .has_swap = true,
 					   .available_bytes = v->actual_bytes,
-					   .usable_bytes = v->lying		      ? v->max_bytes * 2
-							   : v->actual_bytes > demand ? v->actual_bytes - demand
-										      : MIB,
+					   .usable_bytes = v->lying ? v->max_bytes * 2
+							   : v->actual_bytes > demand && !v->begging
+								   ? v->actual_bytes - demand
+								   : MIB,
 					   .unused_bytes = sub_sat_u64(v->actual_bytes, demand),
 					   .swap_in_bytes = v->swap_in_bytes,
 					   .swap_out_bytes = v->swap_out_bytes,
@@ -190,6 +195,24 @@ static void send_sample(struct model *m, struct model_vm *v)
 				      .has_overhead = true,
 				      .overhead_bytes = v->overhead_bytes,
 				      .guest_ram_bytes = v->touched_bytes}};
+	model_event(m, &ev);
+}
+
+#define WSS_PERIOD_MS 60000
+#define WSS_WINDOW_MS 30000
+
+/* What it uses it touches, as far as it has it. */
+static void send_wss(struct model *m, const struct model_vm *v)
+{
+	uint64_t can = min_u64(v->actual_bytes, sub_sat_u64(v->limit_bytes, v->overhead_bytes));
+	struct event ev = {.type = EVENT_VM_WSS,
+			   .vm = v->id,
+			   .wss = {.known = true,
+				   .backend = WSS_IDLE,
+				   .wss_bytes = min_u64(v->demand_bytes, can),
+				   .error_bytes = v->max_bytes / 50,
+				   .began_ms = m->start_ms + m->now_ms - WSS_WINDOW_MS,
+				   .good_ms = 4 * WSS_PERIOD_MS}};
 	model_event(m, &ev);
 }
 
@@ -234,6 +257,8 @@ static void do_tick(struct model *m)
 	for (size_t i = 0; i < m->n; i++) {
 		if (m->vms[i].gone)
 			continue;
+		if (m->vms[i].measured && m->now_ms % WSS_PERIOD_MS == 0)
+			send_wss(m, &m->vms[i]);
 		send_sample(m, &m->vms[i]);
 		resident += model_resident_bytes(&m->vms[i]) + m->vms[i].overhead_bytes;
 		swapped += m->vms[i].touched_bytes - model_resident_bytes(&m->vms[i]);

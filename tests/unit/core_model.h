@@ -14,7 +14,9 @@ enum model_driver { DRIVER_OK = 1, DRIVER_STUCK, DRIVER_TRICKLE, DRIVER_NONE };
 struct model_vm {
 	char name[24];
 	vm_id id;
-	bool gone, paused, lying, silent;
+	bool gone, paused, silent;
+	bool lying, begging; /* says that it has more than it has; that it swaps and has nothing left */
+	bool measured;	     /* its working set is, once a minute */
 	struct vm_facts facts;
 	enum model_driver driver;
 	uint64_t speed_bytes_per_s;

@@ -45,6 +45,9 @@ static struct vm *round_vm(struct round *r, uint64_t size_mib, uint64_t demand_m
 	vm->demand_bytes = demand_mib * MIB;
 	vm->headroom_bytes = 32 * MIB;
 	vm->demand_confidence = 0.9;
+	vm->has_stats = true;
+	vm->stats_advances = 2;
+	vm->stats_ms = NOW - 500;
 	vm->grow_ms = vm->shrink_ms = vm->op_ms = vm->retry_at_ms = NEVER_MS;
 	vm->dwell_ms = r->config.dwell_ms;
 	vm->has_sample = true;

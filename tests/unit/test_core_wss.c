@@ -134,6 +134,7 @@ static void who_claims_to_need_and_touches_little_is_doubted(void **state)
 {
 	struct kit *k = *state;
 	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	vm->facts.policy.swap = false; /* no limit shows its host what it lacks: its word is all there is */
 	k->now_ms += 1000;
 	vm->actual_bytes = 900 * MIB; /* less than its maximum, or nothing is to be had */
 	seconds(k, 10, MIB, 8 * MIB);
@@ -185,6 +186,88 @@ static void who_claims_to_need_and_touches_little_is_doubted(void **state)
 	/* its need ends */
 	seconds(k, 30, 800 * MIB, 0);
 	assert_false(vm->needy || vm->wss_overclaims);
+}
+
+/* Where its host sees by its faults whether it lacks memory, its word is not needed: it counts as one that is silent.
+ */
+static void who_claims_to_need_and_touches_little_is_not_listened_to(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	const struct core_config *c = core_config(k->core);
+	k->now_ms += 1000;
+	vm->actual_bytes = 900 * MIB;
+	seconds(k, 45, MIB, 8 * MIB);
+	assert_true(vm->needy && !vm->distrusted);
+	assert_true(vm->demand_bytes > 800 * MIB);
+	wss(k, 100 * MIB, 20 * MIB);
+	const struct effect *told = kit_record(k, RECORD_DISTRUSTED, 1);
+	assert_non_null(told);
+	assert_non_null(strstr(told->reason, "touches 100 of "));
+	assert_true(vm->distrusted && !vm->needy && !vm->wss_overclaims);
+	assert_int_equal(vm->demand_bytes, 120 * MIB); /* at once: what it said is forgotten */
+	assert_true(vm_by_limit_alone(vm, &(struct vm_ctx){.config = c, .host = &k->host, .now_ms = k->now_ms}));
+	assert_true(vm_stats_recent(vm, c, k->now_ms) && !vm_stats_fresh(vm, c, k->now_ms));
+	assert_non_null(strstr(explained(k, "usable")->text, "not believed"));
+	/* It goes on claiming, and is neither needy nor silent for that. */
+	for (unsigned i = 0; i < 15; i++) {
+		seconds(k, 60, MIB, 8 * MIB);
+		wss(k, 100 * MIB, 20 * MIB);
+	}
+	assert_true(vm->distrusted && !vm->needy && !vm->silent && !vm->double_swap);
+	assert_int_equal(vm->demand_bytes, 120 * MIB);
+	/* Its host sees it fault at its limit: that is need, whoever it is. */
+	vm->limit_known = true;
+	vm->limit_bytes = 300 * MIB;
+	k->now_ms += 1000;
+	kit_sample(k, 1, 300 * MIB, 300 * MIB, 0);
+	k->now_ms += 1000;
+	kit_sample(k, 1, 300 * MIB, 300 * MIB, 100000);
+	kit_tick(k, 0);
+	assert_true(vm->needy && vm->host_need);
+	vm->limit_bytes = LIMIT_NONE;
+	/* An honest guest with much untouched memory has enough as soon as its balloon is empty, and says so. */
+	for (unsigned i = 0; i < 9; i++) {
+		seconds(k, 60, 500 * MIB, 0);
+		wss(k, 100 * MIB, 20 * MIB);
+		assert_true(vm->distrusted);
+	}
+	seconds(k, 1, MIB, 8 * MIB); /* once more */
+	seconds(k, 59, 500 * MIB, 0);
+	wss(k, 100 * MIB, 20 * MIB);
+	assert_true(vm->distrusted);
+	for (unsigned i = 0; i < 9; i++) {
+		seconds(k, 60, 500 * MIB, 0);
+		wss(k, 100 * MIB, 20 * MIB);
+	}
+	seconds(k, 2, 500 * MIB, 0);
+	assert_false(vm->distrusted);
+	seconds(k, 1, 500 * MIB, 0);
+	assert_in_range(vm->demand_bytes, 400 * MIB, 700 * MIB); /* by its own word again */
+}
+
+/* Each way that its word becomes the only one. */
+static void distrust_ends_with_what_it_rests_on(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	vm->actual_bytes = 900 * MIB;
+	for (unsigned why = 0; why < 3; why++) {
+		seconds(k, 45, MIB, 8 * MIB);
+		assert_true(vm->needy);
+		wss(k, 100 * MIB, 20 * MIB);
+		assert_true(vm->distrusted);
+		if (why == 0)
+			vm->double_swap = true; /* limits are forbidden */
+		else if (why == 1)
+			vm_forget_wss(vm, k->now_ms); /* another guest */
+		else
+			k->now_ms += 181000; /* not measured any more */
+		seconds(k, 2, MIB, 8 * MIB);
+		assert_false(vm->distrusted);
+		vm->double_swap = false;
+		k->now_ms += 1000;
+	}
 }
 
 static void an_honest_needy_guest_is_not_doubted(void **state)
@@ -370,6 +453,9 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test_setup_teardown(a_silent_guest_is_judged_by_what_it_touches, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(who_claims_to_need_and_touches_little_is_not_listened_to, open_kit,
+						close_kit),
+		cmocka_unit_test_setup_teardown(distrust_ends_with_what_it_rests_on, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(who_claims_to_need_and_touches_little_is_doubted, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(an_honest_needy_guest_is_not_doubted, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(who_claims_to_use_nothing_has_what_it_touches, open_kit, close_kit),

@@ -11,8 +11,8 @@
  *   at MS DO…                          DO is one of
  *     add VM max=SIZE [origin=start|incoming|adopt] [carried=SIZE] [min= weight= cap= swap=no balloon=no device=no
  * eligible=no overhead=] [demand= noise= touched= actual= limit= speed= driver=ok|stuck|trickle|none] [target= health=
- * pinned= trimmed-from= ours=yes] set VM demand= noise= touched= actual= limit= speed= driver= lying=yes silent=yes
- * limit-fails=yes facts VM min= weight= cap= …       the domain's XML was read again
+ * pinned= trimmed-from= ours=yes] set VM demand= noise= touched= actual= limit= speed= driver= lying=yes begging=yes
+ * measured=yes silent=yes limit-fails=yes facts VM min= weight= cap= …       the domain's XML was read again
  *     running|paused|rebooted|migrating-out|migration-over|stopping|drain VM
  *     hold|release|quarantine|unquarantine|trim|untrim VM|all        pin VM SIZE        balloon VM SIZE
  *     host [available=SIZE] [used=SIZE]  what MemAvailable says, or what the host (2 pools and the reserve) itself uses
@@ -170,6 +170,8 @@ static void read_guest(struct scenario *s, size_t line, struct model_vm *v)
 	has_size(s, line, "limit", &v->limit_bytes);
 	has_size(s, line, "speed", &v->speed_bytes_per_s);
 	flag(s, line, "lying", &v->lying);
+	flag(s, line, "begging", &v->begging);
+	flag(s, line, "measured", &v->measured);
 	flag(s, line, "silent", &v->silent);
 	flag(s, line, "limit-fails", &v->limit_fails);
 	const char *w = word(s->lines[line], "driver");
