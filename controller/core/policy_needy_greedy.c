@@ -352,7 +352,7 @@ static uint64_t coming_bytes(const struct vm *vm)
 	return sub_sat_u64(vm_committed_bytes(vm), add_sat_u64(coming_size(vm), vm->overhead_bytes));
 }
 
-static bool may_give(struct vm *vm, const struct plan *p, const struct need *need)
+static bool may_give(struct vm *vm, const struct plan *p, unsigned pass, const struct need *need)
 {
 	bool growing = vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON;
 	bool doubted = vm_doubted(vm, p->books) && (need->hurry || need->rescue);
@@ -361,7 +361,8 @@ static bool may_give(struct vm *vm, const struct plan *p, const struct need *nee
 	if (vm->demand_confidence == 0)
 		return false;
 	bool dwelling = vm->grow_ms != NEVER_MS && p->now_ms - vm->grow_ms < vm->dwell_ms;
-	if (dwelling && !need->hurry && !need->rescue) {
+	bool urgent = need->rescue || (need->hurry && (pass != 2 || p->books->level == LEVEL_LOW));
+	if (dwelling && !urgent) {
 		vm->bounds |= BOUND_DWELL;
 		return false;
 	}
@@ -390,12 +391,12 @@ uint64_t vm_least_headroom_bytes(const struct vm *vm)
 }
 
 /* What fell by less may be noise, and what it gave it would lack a second later. */
-#define NOISES 12.0
+#define NOISES 16.0
 #define NOISE_PART 8 /* at most */
 
 /*
- * What it uses by its last word, and a little. Demand falls to that over seconds, because what is used no more is often
- * wanted again; but a host that is short has somebody who lacks it now.
+ * What it uses by its last word, and what that may be off by. Demand falls to that over seconds, because what is used
+ * no more is often wanted again; but a host that is short has somebody who lacks it now.
  */
 static uint64_t used_now(const struct vm *vm, const struct plan *p)
 {
@@ -407,7 +408,7 @@ static uint64_t used_now(const struct vm *vm, const struct plan *p)
 	uint64_t used = add_sat_u64(vm->used_bytes, vm->surge_bytes);
 	double noise = NOISES * vm->noise_bytes;
 	uint64_t most = used / NOISE_PART;
-	return min_u64(vm->demand_bytes, add_sat_u64(used, noise < (double)most ? (uint64_t)noise : most));
+	return add_sat_u64(used, noise < (double)most ? (uint64_t)noise : most);
 }
 
 /*
@@ -445,7 +446,7 @@ static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, uint
 	double total = 0;
 	for (size_t i = 0; i < p->n; i++) {
 		struct vm *vm = p->vms[i];
-		if (may_give(vm, p, need))
+		if (may_give(vm, p, pass, need))
 			total += (double)can_give(vm, p, pass, look_back) * 100 / vm->facts.policy.weight;
 	}
 	if (total <= 0)
@@ -453,7 +454,7 @@ static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, uint
 	uint64_t left = shortage;
 	for (size_t i = 0; i < p->n && left; i++) {
 		struct vm *vm = p->vms[i];
-		if (!may_give(vm, p, need))
+		if (!may_give(vm, p, pass, need))
 			continue;
 		uint64_t can = can_give(vm, p, pass, look_back);
 		double part = (double)can * 100 / vm->facts.policy.weight / total;

@@ -176,6 +176,21 @@ static void hard_takes_headroom_low_takes_use_only_from_a_host_out_of_memory(voi
 	assert_in_range(a->plan_bytes, 256 * MIB, 500 * MIB);
 }
 
+/* What was just given as headroom is not fetched back for the buffer's sake: only for somebody in need. */
+static void hard_leaves_headroom_to_who_just_grew(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_HARD);
+	struct vm *grew = round_vm(r, 600, 568), *had = round_vm(r, 600, 568);
+	r->books.buffer_bytes = -(int64_t)GIB;
+	grew->grow_ms = NOW - 5000;
+	plan(r);
+	assert_int_equal(change_mib(grew), 0);
+	assert_int_equal(had->plan_bytes, 577 * MIB);
+	round_needy(r, 300, 10);
+	plan(r);
+	assert_int_equal(grew->plan_bytes, 577 * MIB);
+}
+
 /* Elsewhere demand falls over ten seconds; what goes to and fro is left to it. */
 static void a_short_host_believes_at_once_what_is_used_no_more(void **unused)
 {
@@ -189,7 +204,11 @@ static void a_short_host_believes_at_once_what_is_used_no_more(void **unused)
 	assert_int_equal(fell->plan_bytes, 329 * MIB); /* 320 and the least headroom */
 	fell->noise_bytes = MIB;
 	plan(r);
-	assert_int_equal(fell->plan_bytes, 341 * MIB); /* 12 more */
+	assert_int_equal(fell->plan_bytes, 345 * MIB); /* 16 more */
+	fell->demand_bytes = 322 * MIB; /* it did not fall: noise goes above what was seen last as well */
+	plan(r);
+	assert_int_equal(fell->plan_bytes, 345 * MIB);
+	fell->demand_bytes = 600 * MIB;
 	fell->noise_bytes = GIB;
 	plan(r);
 	assert_int_equal(fell->plan_bytes, 369 * MIB); /* an eighth */
@@ -573,6 +592,7 @@ int main(void)
 		cmocka_unit_test(a_weight_is_worth_its_share),
 		cmocka_unit_test(nobody_is_planned_below_minimum_or_need),
 		cmocka_unit_test(hard_takes_headroom_low_takes_use_only_from_a_host_out_of_memory),
+		cmocka_unit_test(hard_leaves_headroom_to_who_just_grew),
 		cmocka_unit_test(a_short_host_believes_at_once_what_is_used_no_more),
 		cmocka_unit_test(the_needy_are_served_from_the_buffer_in_order),
 		cmocka_unit_test(weight_moves_up_the_order_of_the_needy),
