@@ -169,11 +169,20 @@ static void give(struct plan *p, struct vm *vm, uint64_t bytes, uint64_t *availa
 	snprintf(vm->plan_reason, sizeof(vm->plan_reason), "%s", why);
 }
 
+/* Its balloon will have brought all that it was given before it is heard of again, and it has used up what came. */
+static bool outgrows(const struct vm *vm, const struct plan *p)
+{
+	uint64_t left = sub_sat_u64(vm->target_bytes, vm_size_bytes(vm));
+	uint64_t way = mul_div_u64(vm->speed_bytes_per_s, p->config->interval_ms, 1000);
+	return p->books->level <= LEVEL_SOFT && vm->stats_ms > vm->grow_ms && vm->needy_sign_ms > vm->grow_ms &&
+	       runs_dry(vm) && left < way;
+}
+
 /* One helping a second look: a VM that was just given memory is judged again when its signals have seen it. */
 static bool helping_in_progress(const struct vm *vm, const struct plan *p)
 {
 	if (vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON)
-		return true;
+		return !outgrows(vm, p);
 	/* It counts as needy for a while after the last sign; but only a sign that came when the last helping was there
 	 * says that it was too small. */
 	if (vm->grow_ms != NEVER_MS && vm->needy_sign_ms <= max_u64(vm->grow_ms, vm->change_ms))

@@ -16,7 +16,7 @@ struct sim_model {
 	uint64_t limit_reclaim_bytes_per_s;  /* 1.0 GiB/s, shared by the host */
 	/*
 	 * A guest touches all the memory it has, sooner or later (page cache, its allocator), at this speed, and the
-	 * host has to provide it; 0: only what its demand touches. 16 MiB/s.
+	 * host has to provide it; 0: only what its demand touches. 1 MiB/s.
 	 */
 	uint64_t touch_bytes_per_s;
 	uint64_t stats_period_ms; /* 1 s; each VM's statistics are 0 to one period old */

@@ -313,6 +313,36 @@ static void a_helping_that_is_not_used_yet_is_enough(void **unused)
 	assert_true(change_mib(vm) > 100);
 }
 
+/* What a balloon is still bringing is used up before more is heard of it: the next helping comes while it moves. */
+static void who_outgrows_a_helping_is_given_the_next_at_once(void **unused)
+{
+	struct round *r = round_new(8 * GIB, LEVEL_HIGH);
+	struct vm *vm = round_needy(r, 300, 1);
+	vm->state = VM_GROWING_BALLOON;
+	vm->target_bytes = 400 * MIB;
+	vm->needy_rounds = 1;
+	vm->grow_ms = NOW - 800;
+	vm->stats_ms = NOW; /* a word of later, and nothing is left */
+	vm->speed_bytes_per_s = 50 * MIB;
+	plan(r);
+	assert_int_equal(vm->plan_bytes, 400 * MIB); /* two seconds of movement are to come */
+	vm->speed_bytes_per_s = 200 * MIB;
+	plan(r);
+	assert_true(vm->plan_bytes > 450 * MIB);
+	r->books.level = LEVEL_HARD; /* others have nothing left either: one helping a look */
+	plan(r);
+	assert_int_equal(vm->plan_bytes, 400 * MIB);
+	r->books.level = LEVEL_HIGH;
+	vm->left_known = true;
+	vm->left_bytes = 100 * MIB; /* what came is not used up */
+	plan(r);
+	assert_int_equal(vm->plan_bytes, 400 * MIB);
+	vm->left_bytes = 0;
+	vm->grow_ms = NOW; /* its word is of before the helping */
+	plan(r);
+	assert_int_equal(vm->plan_bytes, 400 * MIB);
+}
+
 /* Its statistics tell of the first tenths of a second of a spike: the guest's swap would be full before the next ones.
  */
 static void the_first_helping_is_no_little_one(void **unused)
@@ -600,6 +630,7 @@ int main(void)
 		cmocka_unit_test(helpings_double),
 		cmocka_unit_test(the_first_helping_covers_what_was_swapped),
 		cmocka_unit_test(a_helping_that_is_not_used_yet_is_enough),
+		cmocka_unit_test(who_outgrows_a_helping_is_given_the_next_at_once),
 		cmocka_unit_test(the_first_helping_is_no_little_one),
 		cmocka_unit_test(no_second_helping_without_a_new_sign),
 		cmocka_unit_test(at_level_low_who_has_nothing_left_grows_and_nobody_else),
