@@ -93,6 +93,15 @@ uint64_t vm_hidden_bytes(const struct vm *vm, uint64_t now_ms)
 	return vm->hidden_bytes;
 }
 
+/* A total above what the balloon leaves: while the balloon rests it is no snapshot of before. */
+bool vm_total_stays(const struct vm *vm, uint64_t now_ms)
+{
+	const struct guest_stats *s = &vm->stats;
+	if (s->has_available && vm->actual_trusted && now_ms - vm->actual_change_ms >= BALLOON_REST_MS)
+		return s->available_bytes > vm->actual_bytes;
+	return vm->total_stays;
+}
+
 /*
  * Used by the guest's own account. Its total and its usable memory come from one snapshot, while `actual` is read
  * later: their difference is right even while the balloon moves. A guest with deflate-on-oom does not shrink its total;
@@ -103,8 +112,8 @@ static bool guest_used_bytes(const struct vm *vm, uint64_t *ret)
 	const struct guest_stats *s = &vm->stats;
 	if (!s->has_usable)
 		return false;
-	if (s->has_available && (s->available_bytes <= vm->actual_bytes || !vm->actual_trusted) &&
-	    s->usable_bytes <= s->available_bytes) {
+	bool with_balloon = vm->total_stays && vm->actual_trusted && s->available_bytes > vm->actual_bytes;
+	if (s->has_available && !with_balloon && s->usable_bytes <= s->available_bytes) {
 		*ret = s->available_bytes - s->usable_bytes + vm->hidden_bytes;
 		return true;
 	}
@@ -290,6 +299,7 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 	if (advanced) {
 		vm_note_stats_size(vm);
 		vm->hidden_bytes = vm_hidden_bytes(vm, x->now_ms);
+		vm->total_stays = vm_total_stays(vm, x->now_ms);
 		vm_surge_begins(vm, x->now_ms);
 	}
 	if (advanced && vm->stats_advances >= 2)

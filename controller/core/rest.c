@@ -45,7 +45,7 @@ bool vm_same_stats(const struct vm *vm, const struct guest_stats *s, uint64_t no
 		     vm->guest_swap_out_per_s == 0 && vm->guest_swap_delta_bytes == 0;
 	return same && rates && s->last_update_s > o->last_update_s && vm->rate_stats_ms < now_ms && vm->actual_seen &&
 	       (!s->has_actual || s->actual_bytes == vm->actual_bytes) &&
-	       vm_hidden_bytes(vm, now_ms) == vm->hidden_bytes;
+	       vm_hidden_bytes(vm, now_ms) == vm->hidden_bytes && vm_total_stays(vm, now_ms) == vm->total_stays;
 }
 
 /* Nothing was counted for so long that its rates are known and nothing, and stay so. */

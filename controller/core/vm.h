@@ -140,6 +140,7 @@ struct vm {
 	bool overhead_measured;
 	uint64_t guest_ram_bytes, guest_ram_ms; /* RAM that exists, as last measured */
 	uint64_t hidden_bytes;			/* RAM the guest's kernel does not count in its own total */
+	bool total_stays;			/* its total does not shrink with its balloon (deflate-on-oom) */
 
 	/* --- rates --- */
 	bool has_guest_rates, has_host_rates;
@@ -453,6 +454,7 @@ bool vm_estimate_again(struct vm *vm, struct vm_ctx *x);
 #define SAMPLE_APART_MS 100   /* two looks nearer to each other say nothing of a rate */
 /* RAM that the guest's kernel keeps from its own total, as far as it shows now. */
 uint64_t vm_hidden_bytes(const struct vm *vm, uint64_t now_ms);
+bool vm_total_stays(const struct vm *vm, uint64_t now_ms); /* likewise */
 /* The most it has used from since_ms on by its own account; 0 where nothing of that time is known. */
 uint64_t vm_past_peak_bytes(const struct vm *vm, uint64_t since_ms);
 /* Where its demand went the last time that it was above `bytes`; 0 = it never was, or that is forgotten. */

@@ -104,7 +104,7 @@ static const struct field vm_list[] = {
 	SAMPLE(struct vm, sample.), BOOL(struct vm, , has_sample), U64(struct vm, , sample_ms),
 	U64(struct vm, , actual_bytes), BOOL(struct vm, , actual_seen), U64(struct vm, , actual_change_ms), BOOL(struct vm, , actual_trusted),
 	BOOL(struct vm, , actual_stale), U64(struct vm, , actual_ms), U64(struct vm, , overhead_bytes), BOOL(struct vm, , overhead_measured),
-	U64(struct vm, , guest_ram_bytes), U64(struct vm, , guest_ram_ms), U64(struct vm, , hidden_bytes),
+	U64(struct vm, , guest_ram_bytes), U64(struct vm, , guest_ram_ms), U64(struct vm, , hidden_bytes), BOOL(struct vm, , total_stays),
 	/* rates */
 	BOOL(struct vm, , has_guest_rates), BOOL(struct vm, , has_host_rates), DOUBLE(struct vm, , guest_swap_in_per_s),
 	DOUBLE(struct vm, , guest_swap_out_per_s), U64(struct vm, , guest_swap_delta_bytes), DOUBLE(struct vm, , host_faults_per_s),

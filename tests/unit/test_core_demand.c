@@ -284,6 +284,35 @@ static void a_snapshot_from_before_the_balloon_moved_is_not_demand(void **state)
 	assert_true(vm->demand_bytes <= 225 * MIB);
 }
 
+/* Statistics of before come with the balloon of now: its own total and usable memory still belong together. */
+static void a_snapshot_of_before_is_right_in_itself(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	struct event ev = {.type = EVENT_VM_STATS,
+			   .vm = 1,
+			   .stats = {.has_actual = true,
+				     .has_usable = true,
+				     .has_available = true,
+				     .actual_bytes = 924 * MIB,
+				     .usable_bytes = 800 * MIB,
+				     .available_bytes = GIB}};
+	for (unsigned at_rest = 0; at_rest < 2; at_rest++) {
+		k->now_ms += at_rest ? 3000 : 500;
+		ev.stats.last_update_s = vm->stats.last_update_s + 1;
+		if (at_rest)
+			ev.stats.usable_bytes = 700 * MIB;
+		assert_int_equal(kit_step(k, &ev), 0);
+		assert_int_equal(vm->total_stays, at_rest);
+		assert_int_equal(vm->used_bytes, 224 * MIB); /* 1024 - 800, and of a total that stays 924 - 700 */
+	}
+	/* Another kernel, whose total shrinks. */
+	k->now_ms += 1000;
+	kit_stats(k, 1, 924 * MIB, 700 * MIB);
+	assert_false(vm->total_stays);
+	assert_int_equal(vm->used_bytes, 224 * MIB);
+}
+
 static void low_usable_is_need_unless_memory_was_given_since(void **state)
 {
 	struct kit *k = *state;
@@ -678,6 +707,7 @@ int main(void)
 		WITH_KIT(the_same_statistics_again_are_old),
 		WITH_KIT(silence_is_not_idleness),
 		WITH_KIT(a_snapshot_from_before_the_balloon_moved_is_not_demand),
+		WITH_KIT(a_snapshot_of_before_is_right_in_itself),
 		WITH_KIT(low_usable_is_need_unless_memory_was_given_since),
 		WITH_KIT(a_vm_that_has_what_it_needs_is_not_needy),
 		cmocka_unit_test(low_usable_grows_with_the_root_of_its_memory),

@@ -5,10 +5,12 @@
     BENCH_DURATION=24h    play only so much of each (default all)
     BENCH_SEED=1          of placement, phases and faults
     BENCH_DENSITY=no      leave out the search for densities: twenty runs for each trace
+    BENCH_BARS=told       bars that are not met are told, and no failure
 
 A real trace of fewer than 20 VMs is played on one host with a pool of half of their sizes, any other with 50 VMs a
 host at overcommit 4 and 6. Generated VMs want far more of their memory: theirs are the ratios at which all demand would
 fit in the pool for 99 % of the time, and 0.8 times that.
+Where a bar is not met by rules that know demand at once either (ideal, ideal-headroom), that is said beside it.
 Exit status: 0 all bars are met, 1 one is not, 2 it could not be measured.
 """
 
@@ -26,6 +28,7 @@ MEMOC = BUILD / "memoc"
 SEED = os.environ.get("BENCH_SEED", "1")
 DURATION = os.environ.get("BENCH_DURATION", "")
 DENSITY = os.environ.get("BENCH_DENSITY", "yes") != "no"
+TOLD = os.environ.get("BENCH_BARS", "") == "told"
 OURS = "needy-greedy"
 POLICIES = [OURS, "ideal", "ideal-headroom", "oracle", "mom", "pve", "squeezed", "static"]
 KINDS = ["diurnal", "bursts", "steps", "ramps", "sawtooth", "surge", "boot-storm"]
@@ -128,6 +131,13 @@ def check_figures(bars, results, start_cpu_s):
     bars.check("CPU s for 450 VMs × 7 d × 1 s", scaled, SPEED_S, "(scaled)" if steps != SPEED_VM_STEPS else "")
 
 
+def check_mom_untouched(bars, trace, options, results):
+    """MOM on hosts whose guests touch nothing but what they demand, which is as good as it can look."""
+    mom, ours, ideal = (simulate(trace, policy, *options, "--model", "touch=0") for policy in ("mom", OURS, "ideal"))
+    bars.check("regret %, against 1/100 of mom's with touch=0", 100 * ours["regret"], mom["regret"],
+               f"(ideal's {number(100 * ideal['regret'])}; mom's {number(results['mom']['regret'] * 100)} where guests touch what they have)")
+
+
 def check_faults(bars, trace, options, honest):
     for kind in ("stuck", "lying", "silent"):
         result = simulate(trace, OURS, *options, "--faults", f"{kind}:10%")
@@ -172,8 +182,9 @@ def bench_large(bars, trace, ratios, start_cpu_s):
               f"{results[OURS]['steps']} steps of 1 s, seed {SEED}")
         put_table(results)
         check_figures(bars, results, start_cpu_s)
-        if ratio == ratios[0]:
-            check_faults(bars, trace, options, results[OURS])
+        if start_cpu_s is not None:
+            check_mom_untouched(bars, trace, options, results)
+        check_faults(bars, trace, options, results[OURS])
     if DENSITY:
         check_density(bars, trace, [*hosts, "--overcommit", ratios[0]])
 
@@ -189,35 +200,61 @@ def bench_small(bars, trace):
                f"{number(results['ideal']['relief_p99_s'])})")
 
 
-def bench_constant(bars, directory):
-    """Nobody wants more or less than at the begin; what differs is noise of sampling alone."""
-    trace = directory / "constant.csv"
+CONSTANT_S = 2 * 3600
+BEGIN_S = 600  # everybody begins with the same share of its size, and sizes find demand: that is counted, and told, apart
+
+
+def constant(path, noise):
+    """Writes demand that is the same for ever but for gaussian noise, drawn anew each second, of so much of it.
+
+    Returns (sum of sizes, sum of demands, sum of what each wants at most) in MiB.
+    """
     rng = random.Random(1)
-    with trace.open("w", encoding="ascii") as out:
+    sizes = [rng.choice((1024, 2048, 4096, 8192)) for _ in range(VMS_PER_HOST)]
+    demands = [int(size * rng.uniform(0.02, 0.22)) for size in sizes]
+    peaks = list(demands)
+    with path.open("w", encoding="ascii") as out:
         out.write("time_s,vm,size_mib,demand_mib\n")
-        sizes = [rng.choice((1024, 2048, 4096, 8192)) for _ in range(VMS_PER_HOST)]
-        demands = [int(size * rng.uniform(0.02, 0.22)) for size in sizes]
-        for i, size in enumerate(sizes):
-            out.write(f"0,vm{i},{size},{demands[i]}\n")
-    fits = sum(sizes) / sum(demands)
-    print("\nconstant demand: 50 VMs, 2 h")
-    for ratio in (4, 6, 0.97 * fits):
-        # At the begin everybody has the same share of its size, and sizes find demand: that is counted, and told, apart.
-        begin, whole = (simulate(trace, OURS, "--overcommit", f"{ratio:.3f}", "--duration", length)["reversals"]
-                        for length in ("10m", "2h"))
-        bars.check(f"{100 * ratio / fits:.0f} % of the pool wanted: reversals within 60 s", whole - begin, 0,
-                   f"(and {begin} while sizes found demand)")
+        for at in range(CONSTANT_S if noise else 1):
+            for i, size in enumerate(sizes):
+                wants = max(1.0, min(size, demands[i] * (1 + rng.gauss(0, noise) if noise else 1)))
+                peaks[i] = max(peaks[i], wants)
+                out.write(f"{at},vm{i},{size},{wants:.1f}\n")
+    return sum(sizes), sum(demands), sum(peaks)
+
+
+BUFFER = 0.05
+LEFT_MIB = 9  # of its headroom to each on a short host, at least
+
+
+def bench_constant(bars, directory):
+    """Nobody wants more or less than at the begin, but for noise.
+
+    Up to where all that each ever wants, the least that is left usable to it, and the buffer fit the pool. Beyond that no size that
+    stays is enough for everybody.
+    """
+    print(f"\nconstant demand: {VMS_PER_HOST} VMs, {CONSTANT_S // 3600} h")
+    for noise in (0, 0.01, 0.025):
+        trace = directory / f"constant-{noise}.csv"
+        size, demand, peak = constant(trace, noise)
+        fits = size / ((peak + LEFT_MIB * VMS_PER_HOST) / (1 - BUFFER))
+        for ratio in [4, 6, fits] + ([] if noise else [0.97 * size / demand]):
+            begin, whole = (simulate(trace, OURS, "--overcommit", f"{ratio:.3f}", "--duration", f"{length}s")["reversals"]
+                            for length in (BEGIN_S, CONSTANT_S))
+            bars.check(f"noise {100 * noise:g} %, {100 * ratio * demand / size:.0f} % of the pool wanted: reversals within 60 s",
+                       whole - begin, 0, f"(and {begin} while sizes found demand)")
 
 
 def check_decision(bars):
-    """1,000 VMs decided in 1 ms: core_decide prints the median of its ticks."""
+    """1,000 VMs decided in 1 ms: core_decide prints the median of its ticks, and the 99th percentile."""
     done = subprocess.run(["bash", str(pathlib.Path(__file__).resolve().parent.parent / "core_decide.sh")],
                           stdout=subprocess.PIPE, text=True, check=False)
     words = done.stdout.split()
     if done.returncode != 0 or "median" not in words:
         fail(f"core_decide.sh: status {done.returncode}: {done.stdout.strip()}")
     print("\none decision")
-    bars.check("ms for a decision over 1,000 VMs, median", float(words[words.index("median") + 1]), 1)
+    bars.check("ms for a decision over 1,000 VMs, median", float(words[words.index("median") + 1]), 1,
+               f"(p99 {words[words.index('p99') + 1]})" if "p99" in words else "")
 
 
 def generated(directory):
@@ -265,7 +302,7 @@ def main():
                 bench_large(bars, trace, ["4", "6"], look["cpu_s"])
     density = "" if DENSITY else "; densities were left out"
     print(f"\n{bars.met} bars met, {bars.missed} NOT met{density}")
-    return 1 if bars.missed else 0
+    return 1 if bars.missed and not TOLD else 0
 
 
 if __name__ == "__main__":
