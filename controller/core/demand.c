@@ -688,6 +688,8 @@ static void estimate_need(struct vm *vm, struct vm_ctx *x)
 	double guest = guest_sign(vm, x);
 	double host = host_sign(vm, x);
 	double score = guest + host;
+	/* What is held for somebody between two signs others lack now, where the host is short. */
+	uint64_t hold_ms = x->level >= LEVEL_HARD ? x->config->needy_hold_ms / 2 : x->config->needy_hold_ms;
 	vm->host_need = host > 0;
 	if (host > 0 && !vm_stats_fresh(vm, x->config, x->now_ms))
 		remember_host_floor(vm, x);
@@ -704,7 +706,7 @@ static void estimate_need(struct vm *vm, struct vm_ctx *x)
 				vm_signal(vm, SIG_NEEDY, x);
 		}
 		watch_satisfaction(vm, x->now_ms);
-	} else if (vm->needy && x->now_ms - vm->needy_sign_ms > x->config->needy_hold_ms) {
+	} else if (vm->needy && x->now_ms - vm->needy_sign_ms > hold_ms) {
 		vm->needy = vm->insatiable = false;
 		vm->rank = 0;
 		vm->need_score = 0;

@@ -396,7 +396,7 @@ static uint64_t used_lately(const struct vm *vm, uint64_t now_ms, uint64_t look_
 
 uint64_t vm_least_headroom_bytes(const struct vm *vm)
 {
-	return min_u64(vm->headroom_bytes / 8 * 5, vm_low_usable_bytes(vm) / 8 * 9);
+	return min_u64(vm->headroom_bytes / 8 * 5, vm_low_usable_bytes(vm) / 16 * 17);
 }
 
 /* What fell by less may be noise, and what it gave it would lack a second later. */
