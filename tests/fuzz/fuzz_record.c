@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Any bytes as a recording: replayed, or refused with a line of text. The first byte says how: even: the rest is a
- * file; odd: it is the records of frames (divided at each 0xfe 0xfd), which get a good file header and good checksums,
- * so that what is behind those is reached at all.
+ * file, of this layout where the byte has bit 1; odd: it is the records of frames (divided at each 0xfe 0xfd), which
+ * get a good file header and good checksums, so that what is behind those is reached at all.
  */
 #include <stdio.h>
 #include <string.h>
@@ -41,6 +41,18 @@ static void make_file(struct bytes *b, const uint8_t *data, size_t size)
 	put_frame(b, data + from, size - from);
 }
 
+/* A seed that was recorded is of the layout of its time, and would be refused at once. */
+static void set_layout(struct bytes *b)
+{
+	struct bytes head = {.most = FRAME_LEN_MAX};
+
+	put_u32(&head, RECORD_VERSION);
+	put_u32(&head, layout_fingerprint());
+	if (b->n >= RECORD_MAGIC_LEN + head.n)
+		memcpy(b->data + RECORD_MAGIC_LEN, head.data, head.n);
+	bytes_free(&head);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
 	const struct replay_hooks hooks = {.step = on_step};
@@ -54,6 +66,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		make_file(&b, data + 1, size - 1);
 	else
 		put_bytes(&b, data + 1, size - 1);
+	if (!(data[0] & 1) && data[0] & 2)
+		set_layout(&b);
 	FILE *f = b.n ? fmemopen(b.data, b.n, "r") : NULL;
 	int result = f ? replay_file(r, f, "fuzz", &err) : 0;
 	if (result < 0 && !err.text[0])

@@ -173,18 +173,53 @@ def collect_modules(tree):
     return order
 
 
-def function_offset(module, name):
-    """Where in the file of an x86-64 kernel module the code of a function begins (ELF-64's section headers and symbols)."""
+SHT_SYMTAB, SHT_RELA = 2, 4
+
+
+def sections_of(module):
+    """The section headers of an ELF-64 file: name, type, flags, address, offset, size, link, info, alignment, entry size."""
     table, = struct.unpack_from("<Q", module, 0x28)
     size, count = struct.unpack_from("<HH", module, 0x3A)
-    sections = [struct.unpack_from("<IIQQQQIIQQ", module, table + i * size) for i in range(count)]
+    return [struct.unpack_from("<IIQQQQIIQQ", module, table + i * size) for i in range(count)]
+
+
+def symbols_of(module):
+    """(name, section, value) of each symbol, in the order of the table."""
+    sections = sections_of(module)
     for _, kind, _, _, start, length, strings, _, _, _ in sections:
-        for at in range(start, start + length, 24) if kind == 2 else ():  # SHT_SYMTAB
+        for at in range(start, start + length, 24) if kind == SHT_SYMTAB else ():
             word, _, _, section, value, _ = struct.unpack_from("<IBBHQQ", module, at)
             begin = sections[strings][4] + word
-            if module[begin:module.index(b"\0", begin)] == name and section < count:
-                return sections[section][4] + value
+            yield module[begin:module.index(b"\0", begin)], section, value
+
+
+def function_offset(module, name):
+    """Where in the file of an x86-64 kernel module the code of a function begins."""
+    sections = sections_of(module)
+    for symbol, section, value in symbols_of(module):
+        if symbol == name and section < len(sections):
+            return sections[section][4] + value
     raise ImageError(f"the module has no function {name.decode()}")
+
+
+def calls_of(module, name):
+    """(where in the file the operand of a call of a function of the kernel is, where its relocation is), of each call."""
+    sections, wanted = sections_of(module), [symbol for symbol, _, _ in symbols_of(module)].index(name)
+    for _, kind, _, _, start, length, _, target, _, _ in sections:
+        for at in range(start, start + length, 24) if kind == SHT_RELA else ():
+            offset, info, _ = struct.unpack_from("<QQq", module, at)
+            operand = sections[target][4] + offset
+            if info >> 32 == wanted and module[operand - 1] == 0xE8:
+                yield operand, at
+
+
+def unsigned(module):
+    """A wrong signature is refused, none is not."""
+    magic = b"~Module signature appended~\n"  # kernel/module_signature.c: signature, its description of 12 bytes, this
+    if not module.endswith(magic):
+        return module
+    end = len(module) - len(magic)
+    return module[:end - 12 - int.from_bytes(module[end - 4:end], "big")]
 
 
 def silent_driver(driver):
@@ -196,12 +231,21 @@ def silent_driver(driver):
     entry = function_offset(driver, b"stats_request")
     for prologue in (b"\xf3\x0f\x1e\xfa", b"\xe8\0\0\0\0"):  # endbr64 and the call of __fentry__ stay where there are such
         entry += len(prologue) if driver[entry:entry + len(prologue)] == prologue else 0
-    driver = driver[:entry] + b"\xc3" + driver[entry + 1:]
-    magic = b"~Module signature appended~\n"  # kernel/module_signature.c: signature, its description of 12 bytes, this
-    if driver.endswith(magic):  # a wrong signature is refused, none is not
-        end = len(driver) - len(magic)
-        driver = driver[:end - 12 - int.from_bytes(driver[end - 4:end], "big")]
-    return driver
+    return unsigned(driver[:entry] + b"\xc3" + driver[entry + 1:])
+
+
+def lying_driver(driver):
+    """virtio_balloon whose statistics always say that nothing is usable, as those of a guest that wants more than it needs.
+
+    What it asks the kernel for that, si_mem_available(), is 0 here.
+    """
+    lying = bytearray(driver)
+    for operand, relocation in calls_of(driver, b"si_mem_available"):
+        lying[operand - 1:operand + 4] = b"\x31\xc0\x0f\x1f\x00"  # xor eax, eax; nop
+        struct.pack_into("<Q", lying, relocation + 8, 0)  # R_X86_64_NONE
+    if lying == driver:
+        raise ImageError("the balloon driver does not call si_mem_available()")
+    return unsigned(bytes(lying))
 
 
 # ---- initramfs ----
@@ -244,14 +288,15 @@ def build_initrd(tree, temporary):
     compile_workload(temporary / "workload")
     modules = collect_modules(tree)
     cpio = Cpio()
-    for directory in ("bin", "dev", "modules", "modules/silent", "proc", "sys", "tmp"):
+    for directory in ("bin", "dev", "modules", "modules/lying", "modules/silent", "proc", "sys", "tmp"):
         cpio.add(directory, 0o040755)
     cpio.add("init", 0o100755, (HERE / "init").read_bytes())
     cpio.add("bin/busybox", 0o100755, find_busybox())
     cpio.add("workload", 0o100755, (temporary / "workload").read_bytes())
     for name, data in modules:
         cpio.add(f"modules/{name}.ko", 0o100644, data)
-    cpio.add("modules/silent/virtio_balloon.ko", 0o100644, silent_driver(dict(modules)["virtio_balloon"]))
+    for kind, made in (("silent", silent_driver), ("lying", lying_driver)):
+        cpio.add(f"modules/{kind}/virtio_balloon.ko", 0o100644, made(dict(modules)["virtio_balloon"]))
     cpio.add("modules/order", 0o100644, "".join(f"{name}\n" for name, _ in modules).encode())
     # Not compressed: unpacking under software emulation costs more than reading.
     (temporary / "initrd").write_bytes(cpio.bytes())

@@ -77,6 +77,7 @@ PLAN = [
     (2, "lab", "test_cgroup_v2", ""),
     (2, "lab", "test_advice_here", ""),
     (2, "lab", "test_wss", ""),
+    (2, "lab", "test_distrust", ""),
     (2, "lab", "test_remove", ""),
 ]
 # Not part of all tests: for those who ask by the module's name, as they can for any module of tests/system.

@@ -152,8 +152,8 @@ class Line:
 
 
 class Guest:
-    """One VM. `driver=False` boots without the balloon driver, `driver="silent"` with one that never answers for statistics;
-    `balloon=False` gives it no balloon device at all.
+    """One VM. `driver=False` boots without the balloon driver, `driver="silent"` with one that never answers for statistics,
+    `driver="lying"` with one that always says that nothing is usable; `balloon=False` gives it no balloon device at all.
 
     policy: attributes of memoc's policy element in the domain's metadata; None leaves the element out.
     stats_period: whole seconds, None leaves it off. swap_mib: swap inside the guest (without any, a squeezed guest's
