@@ -78,9 +78,10 @@ def test_a_guest_that_lies_is_sized_by_what_it_touches(site):
 
     told = site.event("distrusted", mark)
     assert re.search(r"touches \d+ of \d+ MiB", told["reason"]), told
-    vm = site.memocd.wait_vm("liar", lambda vm: vm["limit_bytes"] is not None and vm["target_bytes"] < 100 * MIB, SEEN_LIMIT_S,
-                             "to be sized by what it touches")
-    assert vm["usable_bytes"] is None, "what it says is still shown as if it were known"
+    site.memocd.wait_vm("liar", lambda vm: vm["limit_bytes"] is not None and vm["target_bytes"] < 100 * MIB, SEEN_LIMIT_S,
+                        "to be sized by what it touches")
+    word = next(signal for signal in site.memocd.info("liar")["signals"] if signal["name"] == "usable")
+    assert word["value"] == 0 and word["confidence"] <= 0.2, f"shown as if it were believed: {word}"
     wait_for(lambda: site.liar.balloon_bytes() == MEMORY_MIB * MIB, 60, "its balloon to be empty", show=site.liar.balloon_bytes)
     assert site.liar.cgroup().limit() is not None
     text = site.memocd.memoc_text("explain", "liar")
