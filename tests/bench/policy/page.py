@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 """make policy-figures: measures the figures of memoc-policy(7) anew and writes them into its source.
 
-    TRACES=DIR            the first *.csv, .gz or .xz in it with 20 VMs or more is played
+    TRACES=DIR            the first *.csv, .gz or .xz in it with 20 VMs or more is played, and all with fewer
     BENCH_DURATION=12h    only so much of it (default 12h; "all": all of it)
     BENCH_SEED=1          of placement and phases
 
@@ -33,37 +33,82 @@ COLUMNS = [
 ]
 
 
-def trace_of(folder):
+FAULTS = ("stuck", "lying", "silent")
+FAULT_COLUMNS = [
+    ("regret %", lambda r: 100 * r["regret"]),
+    ("of the others %", lambda r: 100 * r["honest_regret"]),
+    ("p99 s", lambda r: r["relief_p99_s"]),
+    ("churn", lambda r: r["churn"]),
+    ("breaches", lambda r: r["floor_breaches"]),
+]
+DENSITY_DURATION = "24h"  # twenty runs
+
+
+def traces_of(folder):
+    """(the first of 20 VMs or more, those of fewer)"""
+    large, small = None, []
     for trace in bars.real(folder):
         look = bars.simulate(trace, "static", "--overcommit", "4", "--duration", "1s")
-        if look["vms"] >= bars.FEW_VMS:
-            return trace
-    bars.fail(f"TRACES={folder}: no trace of {bars.FEW_VMS} VMs or more there")
-    return None
+        if look["vms"] < bars.FEW_VMS:
+            small.append(trace)
+        elif not large:
+            large = trace
+    if not large:
+        bars.fail(f"TRACES={folder}: no trace of {bars.FEW_VMS} VMs or more there")
+    return large, small
+
+
+def played():
+    return f" --duration {DURATION}" if bars.DURATION else ""
+
+
+def hosts(ratio):
+    return ["--vms-per-host", str(bars.VMS_PER_HOST), "--overcommit", ratio]
+
+
+def put(heads, rows):
+    widths = [max((row[i] for row in [heads, *rows]), key=len) for i in range(len(heads))]
+    lines = [".Bl -column " + " ".join(f'"{width}"' for width in widths), ".It " + " Ta ".join(f'Sy "{head}"' for head in heads)]
+    return lines + [".It " + " Ta ".join(row) for row in rows] + [".El"]
+
+
+def rows_of(results, columns):
+    return [[name] + [bars.number(of(result)) for _, of in columns] for name, result in results]
 
 
 def table(trace, ratio):
-    options = ["--vms-per-host", str(bars.VMS_PER_HOST), "--overcommit", ratio]
-    results = [bars.simulate(trace, policy, *options) for policy in bars.POLICIES]
-    first = results[0]
-    played = f" --duration {DURATION}" if bars.DURATION else ""
-    rows = [[result["policy"]] + [bars.number(of(result)) for _, of in COLUMNS] for result in results]
-    heads = ["policy"] + [name for name, _ in COLUMNS]
-    widths = [max((row[i] for row in [heads, *rows]), key=len) for i in range(len(heads))]
-    lines = [
+    results = [(policy, bars.simulate(trace, policy, *hosts(ratio))) for policy in bars.POLICIES]
+    first = results[0][1]
+    return [
         ".Pp",
         f"Overcommit {ratio}, {first['vms']} VMs on {first['hosts']} hosts, {first['steps']} steps of 1 s:",
         ".Bd -literal",
         f"memoc simulate --trace {trace.name} \\e",
         f"    --policy {','.join(bars.POLICIES[:4])} \\e",
         f"    --policy {','.join(bars.POLICIES[4:])} \\e",
-        f"    --vms-per-host {bars.VMS_PER_HOST} --overcommit {ratio}{played} --seed {bars.SEED}",
+        f"    --vms-per-host {bars.VMS_PER_HOST} --overcommit {ratio}{played()} --seed {bars.SEED}",
         ".Ed",
-        ".Bl -column " + " ".join(f'"{width}"' for width in widths),
-        ".It " + " Ta ".join(f'Sy "{head}"' for head in heads),
-    ]
-    lines += [".It " + " Ta ".join(row) for row in rows]
-    return lines + [".El"]
+    ] + put(["policy"] + [name for name, _ in COLUMNS], rows_of(results, COLUMNS))
+
+
+def faults_table(trace, ratio):
+    results = [(kind, bars.simulate(trace, bars.OURS, *hosts(ratio), "--faults", f"{kind}:10%")) for kind in FAULTS]
+    return [".Pp", f"Overcommit {ratio}, the same with a fault in every tenth VM", ".Pq Fl -faults No KIND:10% :"] + \
+        put(["fault"] + [name for name, _ in FAULT_COLUMNS], rows_of(results, FAULT_COLUMNS))
+
+
+def small_table(trace):
+    names = (bars.OURS, "ideal", "mom", "pve", "squeezed", "static")
+    results = [(policy, bars.simulate(trace, policy, "--overcommit", "2")) for policy in names]
+    return [".Pp", f"{trace.name}, {results[0][1]['vms']} VMs, a pool of half of their sizes, seed {bars.SEED}:"] + \
+        put(["policy"] + [name for name, _ in COLUMNS], rows_of(results, COLUMNS))
+
+
+def density_lines(trace):
+    found = [bars.simulate(trace, policy, *hosts("4"), "--duration", DENSITY_DURATION, "--density")["density_overcommit_ratio"]
+             for policy in (bars.OURS, "oracle")]
+    return [".Pp", f"Density, the most overcommitment at which no more than 0.1 % of demand is unmet, of the first {DENSITY_DURATION}",
+            ".Pq Fl -density :", f"{bars.number(found[0])}; the oracle's is {bars.number(found[1])}."]
 
 
 def main():
@@ -75,10 +120,14 @@ def main():
     text = PAGE.read_text(encoding="utf-8")
     if text.count(BEGIN) != 1 or text.count(END) != 1:
         bars.fail(f"{PAGE}: the marks are not there")
-    trace = trace_of(folder)
+    trace, small = traces_of(folder)
     lines = []
     for ratio in RATIOS:
-        lines += table(trace, ratio)
+        lines += table(trace, ratio) + faults_table(trace, ratio)
+    for other in small:
+        lines += small_table(other)
+    if bars.DENSITY:
+        lines += density_lines(trace)
     before, rest = text.split(BEGIN)
     PAGE.write_text(before + BEGIN + "\n".join(lines) + "\n" + END + rest.split(END)[1], encoding="utf-8")
     print("\n".join(lines))
