@@ -539,7 +539,11 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 	vm->limit_ours = m->limit_ours;
 	vm->advice_limit_bytes = m->limit_ours ? m->advice_limit_bytes : 0;
 	vm->target_bytes = min_u64(m->target_bytes, vm->facts.max_bytes);
-	vm->balloon_asked_bytes = vm->target_bytes;
+	vm->silent = m->silent;
+	vm->distrusted = m->distrusted;
+	vm->by_limit = m->by_limit || m->silent || m->distrusted;
+	vm->claim_ms = vm->evidence_ms = now_ms;
+	vm->balloon_asked_bytes = vm->by_limit ? vm->facts.max_bytes : vm->target_bytes;
 	vm->balloon_unsure = true;
 	vm->health = m->health ? m->health : BALLOON_UNKNOWN;
 	vm->speed_bytes_per_s = m->speed_bytes_per_s;
@@ -549,7 +553,6 @@ static void adopt(struct vm *vm, const struct vm_memory *m, uint64_t now_ms, con
 	vm->pinned_bytes = min_u64(m->pinned_bytes, vm->facts.max_bytes);
 	vm->held = m->held;
 	vm->drained = m->drained;
-	vm->silent = m->silent;
 	vm->trim_from_bytes = m->trim_from_bytes;
 	vm->trim_until_ms = m->trim_from_bytes ? now_ms + TRIM_MS : 0;
 	/* Asked for all: less is what the guest had before it was reset, or somebody else's doing. Its own total tells.

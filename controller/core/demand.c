@@ -35,6 +35,7 @@ void vm_forget_signals(struct vm *vm)
 	vm->guest_swap_delta_bytes = 0;
 	memset(vm->stats_size_bytes, 0, sizeof(vm->stats_size_bytes));
 	vm->double_swap_signs = 0;
+	vm->total_shrinks = false;
 }
 
 /*
@@ -93,26 +94,27 @@ uint64_t vm_hidden_bytes(const struct vm *vm, uint64_t now_ms)
 	return vm->hidden_bytes;
 }
 
-/* A total above what the balloon leaves: while the balloon rests it is no snapshot of before. */
-bool vm_total_stays(const struct vm *vm, uint64_t now_ms)
+/* While the balloon rests, and holds something, a total above what it leaves is no snapshot of before. */
+bool vm_total_shrinks(const struct vm *vm, uint64_t now_ms)
 {
 	const struct guest_stats *s = &vm->stats;
-	if (s->has_available && vm->actual_trusted && now_ms - vm->actual_change_ms >= BALLOON_REST_MS)
-		return s->available_bytes > vm->actual_bytes;
-	return vm->total_stays;
+	bool holds = vm->actual_trusted && vm->actual_bytes <= vm->facts.max_bytes / 8 * 7; /* more than is hidden */
+	if (s->has_available && holds && now_ms - vm->actual_change_ms >= BALLOON_REST_MS)
+		return s->available_bytes <= vm->actual_bytes;
+	return vm->total_shrinks;
 }
 
 /*
  * Used by the guest's own account. Its total and its usable memory come from one snapshot, while `actual` is read
  * later: their difference is right even while the balloon moves. A guest with deflate-on-oom does not shrink its total;
- * then actual − usable is the best there is.
+ * then, and as long as that is not known, actual − usable is the best there is where the total is above.
  */
 static bool guest_used_bytes(const struct vm *vm, uint64_t *ret)
 {
 	const struct guest_stats *s = &vm->stats;
 	if (!s->has_usable)
 		return false;
-	bool with_balloon = vm->total_stays && vm->actual_trusted && s->available_bytes > vm->actual_bytes;
+	bool with_balloon = !vm->total_shrinks && vm->actual_trusted && s->available_bytes > vm->actual_bytes;
 	if (s->has_available && !with_balloon && s->usable_bytes <= s->available_bytes) {
 		*ret = s->available_bytes - s->usable_bytes + vm->hidden_bytes;
 		return true;
@@ -266,7 +268,7 @@ static void note_silence(struct vm *vm, struct vm_ctx *x)
 	if (told || !could) {
 		vm->silent_from_ms = x->now_ms;
 	} else if (!vm->silent && x->now_ms - vm->silent_from_ms >= SILENT_MS) {
-		vm->silent = true;
+		vm->silent = vm->by_limit = true;
 		record(x, vm, RECORD_SILENT, vm->actual_bytes, vm->target_bytes,
 		       "asked for %d s and not told what it uses", SILENT_MS / 1000);
 	}
@@ -299,7 +301,7 @@ void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s)
 	if (advanced) {
 		vm_note_stats_size(vm);
 		vm->hidden_bytes = vm_hidden_bytes(vm, x->now_ms);
-		vm->total_stays = vm_total_stays(vm, x->now_ms);
+		vm->total_shrinks = vm_total_shrinks(vm, x->now_ms);
 		vm_surge_begins(vm, x->now_ms);
 	}
 	if (advanced && vm->stats_advances >= 2)
@@ -752,6 +754,26 @@ static void conclude(struct vm *vm, struct vm_ctx *x)
 	vm->greedy_bytes = vm->needy ? 0 : sub_sat_u64(vm_size_bytes(vm), vm->need_bytes);
 }
 
+/*
+ * What a limit took from a guest it may not miss; what its balloon takes it swaps or is killed for. So the balloon of
+ * one that is believed now, or again, is used when the limit leaves it what it says it needs.
+ */
+static void review_balloon(struct vm *vm, struct vm_ctx *x)
+{
+	if (!vm->by_limit || vm->silent || vm->distrusted)
+		return;
+	bool told = vm_stats_fresh(vm, x->config, x->now_ms) && vm->demand_confidence >= 0.9;
+	uint64_t enough = min_u64(add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4), vm_max_bytes(vm));
+	bool fits = told && min_u64(vm_size_bytes(vm), vm->target_bytes) >= enough; /* it is not tight */
+	struct vm_ctx lasting = *x;
+	lasting.swap_low = false; /* that passes */
+	if (!fits && vm_limit_alone_works(vm, &lasting))
+		return;
+	vm->by_limit = false;
+	if (!fits)
+		vm->target_bytes = max_u64(vm->target_bytes, vm->need_bytes);
+}
+
 void vm_estimate(struct vm *vm, struct vm_ctx *x)
 {
 	if (!judged(vm->state)) {
@@ -765,6 +787,7 @@ void vm_estimate(struct vm *vm, struct vm_ctx *x)
 	track_growth(vm, x->now_ms);
 	estimate_headroom(vm, x->config);
 	conclude(vm, x);
+	review_balloon(vm, x);
 }
 
 void vm_note_use(struct vm *vm, uint64_t now_ms)

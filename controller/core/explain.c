@@ -201,7 +201,9 @@ size_t core_explain_lines(const struct core *c, const struct vm *vm, uint64_t no
 		line(&l, "its balloon may not be used (policy)");
 	if (vm_by_limit_alone(vm, &x))
 		line(&l, "%s: its balloon stays empty, the limit alone sizes it",
-		     vm->distrusted ? "what it says is not believed" : "it tells nothing of itself");
+		     vm->distrusted ? "what it says is not believed"
+		     : vm->silent   ? "it tells nothing of itself"
+				    : "it is believed again, and needs more than it has");
 	else if (vm->silent)
 		line(&l, "it tells nothing of itself: what its balloon costs it is not seen");
 	if (vm->double_swap)

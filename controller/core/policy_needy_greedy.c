@@ -110,6 +110,13 @@ static bool runs_dry(const struct vm *vm)
 	return !vm->left_known || vm->left_bytes < vm_low_usable_bytes(vm) || surges || vm->host_need;
 }
 
+/* Size that counts as already on the way: a VM that is growing has its target granted. */
+static uint64_t granted_size(const struct vm *vm)
+{
+	bool growing = vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON;
+	return growing ? max_u64(vm_size_bytes(vm), vm->target_bytes) : vm_size_bytes(vm);
+}
+
 /* By itself, from statistics to statistics. */
 static uint64_t swapped_bytes(const struct vm *vm, const struct plan *p)
 {
@@ -137,7 +144,7 @@ static uint64_t given_lately(const struct vm *vm)
 static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
 {
 	uint64_t most = on_credit(vm) ? min_u64(vm_credit_bytes(vm, p->books), vm_max_bytes(vm)) : vm_max_bytes(vm);
-	uint64_t potential = sub_sat_u64(most, vm_size_bytes(vm)), low = vm_low_usable_bytes(vm), helping;
+	uint64_t potential = sub_sat_u64(most, granted_size(vm)), low = vm_low_usable_bytes(vm), helping;
 	uint64_t swapped = swapped_bytes(vm, p);
 	bool just = vm->needy_rounds && p->now_ms - vm->grow_ms < HELPING_WORKS_INTERVALS * p->config->interval_ms;
 	if (!runs_dry(vm) && (just || !swapped))
@@ -154,13 +161,6 @@ static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
 	return min_u64(mul_div_u64(helping, UINT64_C(1) << rounds, 1), potential);
 }
 
-/* Size that counts as already on the way: a VM that is growing has its target granted. */
-static uint64_t granted_size(const struct vm *vm)
-{
-	bool growing = vm->state == VM_GROWING_LIMIT || vm->state == VM_GROWING_BALLOON;
-	return growing ? max_u64(vm_size_bytes(vm), vm->target_bytes) : vm_size_bytes(vm);
-}
-
 static void give(struct plan *p, struct vm *vm, uint64_t bytes, uint64_t *available, const char *why)
 {
 	uint64_t size = granted_size(vm);
@@ -174,8 +174,8 @@ static bool outgrows(const struct vm *vm, const struct plan *p)
 {
 	uint64_t left = sub_sat_u64(vm->target_bytes, vm_size_bytes(vm));
 	uint64_t way = mul_div_u64(vm->speed_bytes_per_s, p->config->interval_ms, 1000);
-	return p->books->level <= LEVEL_SOFT && vm->stats_ms > vm->grow_ms && vm->needy_sign_ms > vm->grow_ms &&
-	       runs_dry(vm) && left < way;
+	return vm->state == VM_GROWING_BALLOON && p->books->level <= LEVEL_SOFT && vm->stats_ms > vm->grow_ms &&
+	       vm->needy_sign_ms > vm->grow_ms && runs_dry(vm) && left < way;
 }
 
 /* One helping a second look: a VM that was just given memory is judged again when its signals have seen it. */

@@ -57,6 +57,12 @@ static bool balloon_at_target(const struct vm *vm, const struct core_config *c, 
 		       : vm->actual_trusted && vm->actual_bytes <= vm->target_bytes + tolerance;
 }
 
+/* It is believed, and says that it needs more than the limit leaves it: see review_balloon() of demand.c. */
+static bool left_empty(const struct vm *vm, const struct vm_ctx *x)
+{
+	return vm->by_limit && !vm->silent && !vm->distrusted && !vm->pinned_bytes && !x->config->policy->own_bounds;
+}
+
 /*
  * Even where the balloon is not waited for the wish is left with QEMU: a driver that comes back then does it by itself,
  * and one that loads late does not inflate to a size of long ago.
@@ -68,7 +74,7 @@ enum vm_signal resize_ask_balloon(struct vm *vm, struct vm_ctx *x, bool growing)
 		vm->op_ms = NEVER_MS;
 		return there ? SIG_BALLOON_DONE : SIG_BALLOON_SKIP;
 	}
-	uint64_t wish = vm_by_limit_alone(vm, x) ? vm->facts.max_bytes : vm->target_bytes;
+	uint64_t wish = vm_by_limit_alone(vm, x) || left_empty(vm, x) ? vm->facts.max_bytes : vm->target_bytes;
 	bool asked = vm->balloon_asked_bytes == wish && !vm->balloon_unsure;
 	if (!asked && (!there || vm->balloon_asked_bytes || x->config->policy->own_bounds))
 		vm_send_balloon(vm, x, wish);
@@ -543,7 +549,7 @@ static void retry_balloon(struct vm *vm, struct vm_ctx *x)
 	       vm->balloon_asked_bytes != vm->target_bytes;
 	/* By the limit alone until now. */
 	due |= vm_balloon_works(vm) && !vm->silent && !vm->distrusted && vm->balloon_asked_bytes == vm->facts.max_bytes;
-	if (!due || !vm_plannable(vm, x) || !vm_balloon_usable(vm, x) || x->config->observe)
+	if (!due || !vm_plannable(vm, x) || !vm_balloon_usable(vm, x) || left_empty(vm, x) || x->config->observe)
 		return;
 	if (vm->actual_bytes > vm->target_bytes + balloon_tolerance_bytes(vm, x->config) && !vm->needy)
 		vm_signal(vm, SIG_RETRY, x);
@@ -564,7 +570,9 @@ static void empty_balloon(struct vm *vm, struct vm_ctx *x)
 	if (closed ? vm->balloon_asked_bytes == vm->facts.max_bytes : x->now_ms < vm->limit_hold_ms)
 		return;
 	snprintf(vm->reason, sizeof(vm->reason), "%s: by limit, not by balloon",
-		 vm->distrusted ? "its word is not believed" : "it tells nothing of itself");
+		 vm->distrusted ? "its word is not believed"
+		 : vm->silent	? "it tells nothing of itself"
+				: "it says that it needs more than it has");
 	if (closed) {
 		vm_send_balloon(vm, x, vm->facts.max_bytes);
 		return;

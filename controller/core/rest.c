@@ -8,7 +8,7 @@ static bool settled(const struct vm *vm)
 	return vm->state == VM_STEADY && !vm->needy && vm->op_ms == NEVER_MS && !vm->balloon_pending &&
 	       !vm->limit_pending && !reopens && !vm->advice_limit_bytes && vm->surge_bytes == 0 &&
 	       vm_balloon_works(vm) && !vm->double_swap && vm->double_swap_signs == 0 && vm->faulting_ms == NEVER_MS &&
-	       vm->limit_known && !vm->silent && !vm->distrusted && vm->silent_from_ms == vm->asked_ms;
+	       vm->limit_known && !vm->silent && !vm->distrusted && !vm->by_limit && vm->silent_from_ms == vm->asked_ms;
 }
 
 /* What was seen last is from after the last change: rules that wait for such a look have had it. */
@@ -45,7 +45,7 @@ bool vm_same_stats(const struct vm *vm, const struct guest_stats *s, uint64_t no
 		     vm->guest_swap_out_per_s == 0 && vm->guest_swap_delta_bytes == 0;
 	return same && rates && s->last_update_s > o->last_update_s && vm->rate_stats_ms < now_ms && vm->actual_seen &&
 	       (!s->has_actual || s->actual_bytes == vm->actual_bytes) &&
-	       vm_hidden_bytes(vm, now_ms) == vm->hidden_bytes && vm_total_stays(vm, now_ms) == vm->total_stays;
+	       vm_hidden_bytes(vm, now_ms) == vm->hidden_bytes && vm_total_shrinks(vm, now_ms) == vm->total_shrinks;
 }
 
 /* Nothing was counted for so long that its rates are known and nothing, and stay so. */

@@ -164,6 +164,8 @@ struct vm_memory {
 	bool drained;		     /* `memoc drain`; held as well */
 	bool limit_ours;	     /* the cgroup limit found was set by memoc */
 	bool silent;		     /* it did not tell what it uses */
+	bool distrusted;	     /* what it told was wrong */
+	bool by_limit;		     /* for one or the other, and perhaps a while longer: its balloon is left empty */
 	uint64_t advice_limit_bytes; /* the limit found was raised while its memory is read, and is to go back to this;
 					0 = no */
 	uint64_t trim_from_bytes;    /* made small because it is about to migrate, and of this size before; 0 = no */

@@ -103,13 +103,14 @@ bool vm_limit_allowed(const struct vm *vm, const struct vm_ctx *x)
 bool vm_limit_alone_works(const struct vm *vm, const struct vm_ctx *x)
 {
 	bool tried = vm->health == BALLOON_WORKING || vm->health == BALLOON_SLOW || vm->health == BALLOON_STALLED;
-	bool has_driver = tried || (vm->health == BALLOON_UNKNOWN && vm_stats_recent(vm, x->config, x->now_ms));
+	bool heard = vm->distrusted || vm_stats_recent(vm, x->config, x->now_ms);
+	bool has_driver = tried || (vm->health == BALLOON_UNKNOWN && heard);
 	return has_driver && !vm->pinned_bytes && !x->config->policy->own_bounds && vm_limit_allowed(vm, x);
 }
 
 bool vm_by_limit_alone(const struct vm *vm, const struct vm_ctx *x)
 {
-	return (vm->silent || vm->distrusted) && vm_limit_alone_works(vm, x);
+	return (vm->silent || vm->distrusted || vm->by_limit) && vm_limit_alone_works(vm, x);
 }
 
 bool vm_balloon_usable(const struct vm *vm, const struct vm_ctx *x)

@@ -126,7 +126,10 @@ struct vm {
 	uint64_t silent_from_ms; /* asked since then, and never a word of what it uses */
 	bool silent;		 /* so for long: see vm_by_limit_alone() */
 	bool distrusted;	 /* its working set showed that its word is wrong: likewise; see vm_wss.c */
-	uint64_t claim_ms;	 /* when it last said that it lacks memory, believed or not */
+	uint64_t claim_ms;	 /* when it last said that it lacks memory, believed or not, or could not speak */
+	uint64_t evidence_ms;	 /* when its working set was last known */
+	uint64_t trust_ms;	 /* so long without such a word, and it is believed again; 0: it never was distrusted */
+	bool by_limit;		 /* its balloon is left empty: for that, and until it has what it then says it uses */
 	struct vm_host_sample sample;
 	bool has_sample;
 	uint64_t sample_ms;
@@ -140,7 +143,7 @@ struct vm {
 	bool overhead_measured;
 	uint64_t guest_ram_bytes, guest_ram_ms; /* RAM that exists, as last measured */
 	uint64_t hidden_bytes;			/* RAM the guest's kernel does not count in its own total */
-	bool total_stays;			/* its total does not shrink with its balloon (deflate-on-oom) */
+	bool total_shrinks;			/* its total was seen to shrink with its balloon: no deflate-on-oom */
 
 	/* --- rates --- */
 	bool has_guest_rates, has_host_rates;
@@ -414,6 +417,8 @@ void vm_forget_wss(struct vm *vm, uint64_t now_ms);
 void vm_wss_new_claim(struct vm *vm);
 /* Once an estimate: whether a guest that is distrusted still is. */
 void vm_review_distrust(struct vm *vm, struct vm_ctx *x);
+/* It was reset: another guest, of which nothing is known. */
+void vm_forget_distrust(struct vm *vm, struct vm_ctx *x);
 /* Is there an estimate that is still believed? Until vm_wss_until_ms(). */
 bool vm_wss_known(const struct vm *vm, uint64_t now_ms);
 uint64_t vm_wss_until_ms(const struct vm *vm);	  /* NEVER_MS: nothing is known that could become old */
@@ -454,7 +459,7 @@ bool vm_estimate_again(struct vm *vm, struct vm_ctx *x);
 #define SAMPLE_APART_MS 100   /* two looks nearer to each other say nothing of a rate */
 /* RAM that the guest's kernel keeps from its own total, as far as it shows now. */
 uint64_t vm_hidden_bytes(const struct vm *vm, uint64_t now_ms);
-bool vm_total_stays(const struct vm *vm, uint64_t now_ms); /* likewise */
+bool vm_total_shrinks(const struct vm *vm, uint64_t now_ms); /* likewise */
 /* The most it has used from since_ms on by its own account; 0 where nothing of that time is known. */
 uint64_t vm_past_peak_bytes(const struct vm *vm, uint64_t since_ms);
 /* Where its demand went the last time that it was above `bytes`; 0 = it never was, or that is forgotten. */

@@ -155,21 +155,22 @@ static enum vm_signal give_up(struct vm *vm, struct vm_ctx *x)
 	return settle(vm, x);
 }
 
-static void distrust(struct vm *vm, uint64_t now_ms)
+static void distrust(struct vm *vm, struct vm_ctx *x)
 {
 	vm->actual_trusted = false;
 	vm->actual_stale = true;
 	vm_forget_signals(vm);
-	vm_forget_wss(vm, now_ms);
+	vm_forget_wss(vm, x->now_ms);
 	vm->demand_bytes = 0;
 	vm->origin = ORIGIN_START;
+	vm_forget_distrust(vm, x);
 	if (vm->health == BALLOON_INHIBITED)
 		vm->health = BALLOON_UNKNOWN;
 }
 
 static enum vm_signal reboot(struct vm *vm, struct vm_ctx *x)
 {
-	distrust(vm, x->now_ms);
+	distrust(vm, x);
 	record(x, vm, RECORD_REBOOTED, vm->target_bytes, vm->facts.max_bytes,
 	       "guest reset: its balloon is empty again");
 	open_all(vm, x, true, "guest rebooted: it has all its memory until its statistics are believable again");
@@ -178,14 +179,14 @@ static enum vm_signal reboot(struct vm *vm, struct vm_ctx *x)
 
 static enum vm_signal note_reboot(struct vm *vm, struct vm_ctx *x)
 {
-	distrust(vm, x->now_ms);
+	distrust(vm, x);
 	return 0;
 }
 
 /* It will boot when it is resumed, and needs room for that. */
 static enum vm_signal reboot_paused(struct vm *vm, struct vm_ctx *x)
 {
-	distrust(vm, x->now_ms);
+	distrust(vm, x);
 	vm->booted = false;
 	open_all(vm, x, true, "guest rebooted while paused");
 	return 0;

@@ -115,36 +115,55 @@ static bool guest_is_not_itself(const struct vm *vm)
 	return vm->state == VM_PAUSED || vm->state == VM_MIGRATING_OUT || vm->state == VM_MIGRATING_IN;
 }
 
+/* So long without such a word: many times what an honest guest that had too much untouched memory needs to notice that
+ * its balloon is empty. Doubled each time that it was distrusted again. */
+#define TRUST_AGAIN_MS 600000
+#define TRUST_MOST_MS 86400000
+
 /* It may say what it likes: it is sized as one that says nothing. What it said before counts no more either. */
-static void distrust(struct vm *vm, struct vm_ctx *x, const struct wss_reading *r)
+static void stop_believing(struct vm *vm, struct vm_ctx *x, const struct wss_reading *r)
 {
 	uint64_t size = vm_size_bytes(vm);
 	vm_forget_account(vm);
 	vm->estimate_ms = NEVER_MS;
-	vm->distrusted = true;
-	vm->claim_ms = x->now_ms;
+	vm->distrusted = vm->by_limit = true;
+	vm->claim_ms = vm->evidence_ms = x->now_ms;
+	vm->trust_ms = vm->trust_ms ? min_u64(2 * vm->trust_ms, TRUST_MOST_MS) : TRUST_AGAIN_MS;
 	record(x, vm, RECORD_DISTRUSTED, size, vm_wss_bytes(vm),
 	       "it says that it lacks memory, and touches %llu of %llu MiB", (unsigned long long)(r->wss_bytes / MIB),
 	       (unsigned long long)(size / MIB));
 }
 
-/* So long without such a word: many times what an honest guest that had too much untouched memory needs to notice that
- * its balloon is empty. */
-#define TRUST_AGAIN_MS 600000
+static void believe_again(struct vm *vm, struct vm_ctx *x, const char *why)
+{
+	vm->distrusted = false;
+	record(x, vm, RECORD_DISTRUSTED_OVER, vm_size_bytes(vm), vm->target_bytes, "%s", why);
+}
 
 void vm_review_distrust(struct vm *vm, struct vm_ctx *x)
 {
 	if (!vm->distrusted)
 		return;
-	const char *why = !vm_wss_known(vm, x->now_ms)	 ? "what it touches is not known any more"
-			  : !vm_limit_alone_works(vm, x) ? "the limit alone cannot size it any more"
-			  : x->now_ms - vm->claim_ms >= TRUST_AGAIN_MS
-				  ? "it has not said for ten minutes that it lacks memory"
-				  : NULL;
-	if (!why)
-		return;
-	vm->distrusted = false;
-	record(x, vm, RECORD_DISTRUSTED_OVER, vm_size_bytes(vm), vm->target_bytes, "%s", why);
+	struct vm_ctx lasting = *x;
+	lasting.swap_low = false; /* that passes, and is no time to believe it */
+	if (vm_wss_known(vm, x->now_ms))
+		vm->evidence_ms = x->now_ms;
+	if (!vm_stats_recent(vm, x->config, x->now_ms))
+		vm->claim_ms = x->now_ms; /* it could not say anything */
+	if (!vm_limit_alone_works(vm, &lasting))
+		believe_again(vm, x, "the limit alone cannot size it any more");
+	else if (x->now_ms - vm->evidence_ms >= TRUST_AGAIN_MS)
+		believe_again(vm, x, "what it touches has not been known for ten minutes");
+	else if (x->now_ms - vm->claim_ms >= max_u64(vm->trust_ms, TRUST_AGAIN_MS))
+		believe_again(vm, x, "it has not said for long that it lacks memory");
+}
+
+void vm_forget_distrust(struct vm *vm, struct vm_ctx *x)
+{
+	if (vm->distrusted)
+		believe_again(vm, x, "it was reset");
+	vm->by_limit = vm->silent;
+	vm->trust_ms = 0;
 }
 
 void vm_take_wss(struct vm *vm, struct vm_ctx *x, const struct wss_reading *r)
@@ -166,5 +185,5 @@ void vm_take_wss(struct vm *vm, struct vm_ctx *x, const struct wss_reading *r)
 	vm->wss_overclaims = overclaims(vm, r);
 	vm->wss_underclaims = underclaims(vm, x, r);
 	if (vm->wss_overclaims && !vm->distrusted && vm_limit_alone_works(vm, x))
-		distrust(vm, x, r);
+		stop_believing(vm, x, r);
 }

@@ -30,6 +30,8 @@ static struct vm_memory remember(const struct vm *vm, const struct entry *e)
 		.drained = vm->drained,
 		.limit_ours = vm->limit_ours || vm->limit_pending,
 		.silent = vm->silent,
+		.distrusted = vm->distrusted,
+		.by_limit = vm->by_limit,
 		.advice_limit_bytes = vm->advice_limit_bytes,
 		.trim_from_bytes = vm->trim_until_ms ? vm->trim_from_bytes : 0,
 		.overhead_bytes = vm->overhead_measured ? vm->overhead_bytes : 0,

@@ -55,6 +55,8 @@ static void write_vm(struct json_writer *w, const struct state_vm *vm)
 	jw_bool(w, "drained", m->drained);
 	jw_bool(w, "limit_ours", m->limit_ours);
 	jw_bool(w, "silent", m->silent);
+	jw_bool(w, "distrusted", m->distrusted);
+	jw_bool(w, "by_limit", m->by_limit);
 	jw_u64(w, "advice_limit_bytes", m->advice_limit_bytes);
 	jw_u64(w, "trim_from_bytes", m->trim_from_bytes);
 	jw_u64(w, "overhead_bytes", m->overhead_bytes);
@@ -226,7 +228,8 @@ static bool read_vm(const struct json *j, struct state_vm *vm)
 	       read_u64(j, "floor_bytes", &m->floor_bytes) && read_u64(j, "retry_delay_ms", &m->retry_delay_ms) &&
 	       read_u64(j, "pinned_bytes", &m->pinned_bytes) && read_bool(j, "held", &m->held) &&
 	       read_bool(j, "drained", &m->drained) && read_bool(j, "limit_ours", &m->limit_ours) &&
-	       read_bool(j, "silent", &m->silent) && read_u64(j, "advice_limit_bytes", &m->advice_limit_bytes) &&
+	       read_bool(j, "silent", &m->silent) && read_bool(j, "distrusted", &m->distrusted) &&
+	       read_bool(j, "by_limit", &m->by_limit) && read_u64(j, "advice_limit_bytes", &m->advice_limit_bytes) &&
 	       read_u64(j, "trim_from_bytes", &m->trim_from_bytes) &&
 	       read_u64(j, "overhead_bytes", &m->overhead_bytes) && read_bool(j, "limit_open", &vm->limit_open) &&
 	       read_policy(j, &vm->policy);

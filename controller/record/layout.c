@@ -32,7 +32,7 @@
 #define MEMORY(T, P)                                                                                                   \
 	BOOL(T, P, known), U64(T, P, target_bytes), ENUM(T, P, health, 0, BALLOON_HEALTH_END),                         \
 	U64(T, P, speed_bytes_per_s), U64(T, P, floor_bytes), U64(T, P, retry_delay_ms), U64(T, P, pinned_bytes),      \
-	BOOL(T, P, held), BOOL(T, P, drained), BOOL(T, P, limit_ours), BOOL(T, P, silent), U64(T, P, advice_limit_bytes),  \
+	BOOL(T, P, held), BOOL(T, P, drained), BOOL(T, P, limit_ours), BOOL(T, P, silent), BOOL(T, P, distrusted), BOOL(T, P, by_limit), U64(T, P, advice_limit_bytes),  \
 	U64(T, P, trim_from_bytes), U64(T, P, overhead_bytes)
 
 #define STATS(T, P)                                                                                                    \
@@ -100,11 +100,11 @@ static const struct field vm_list[] = {
 	/* what was seen last */
 	STATS(struct vm, stats.), BOOL(struct vm, , has_stats), U64(struct vm, , stats_ms), INT(struct vm, , stats_advances),
 	U64(struct vm, , asked_ms), U64(struct vm, , silent_from_ms), BOOL(struct vm, , silent), BOOL(struct vm, , distrusted),
-	U64(struct vm, , claim_ms),
+	U64(struct vm, , claim_ms), U64(struct vm, , evidence_ms), U64(struct vm, , trust_ms), BOOL(struct vm, , by_limit),
 	SAMPLE(struct vm, sample.), BOOL(struct vm, , has_sample), U64(struct vm, , sample_ms),
 	U64(struct vm, , actual_bytes), BOOL(struct vm, , actual_seen), U64(struct vm, , actual_change_ms), BOOL(struct vm, , actual_trusted),
 	BOOL(struct vm, , actual_stale), U64(struct vm, , actual_ms), U64(struct vm, , overhead_bytes), BOOL(struct vm, , overhead_measured),
-	U64(struct vm, , guest_ram_bytes), U64(struct vm, , guest_ram_ms), U64(struct vm, , hidden_bytes), BOOL(struct vm, , total_stays),
+	U64(struct vm, , guest_ram_bytes), U64(struct vm, , guest_ram_ms), U64(struct vm, , hidden_bytes), BOOL(struct vm, , total_shrinks),
 	/* rates */
 	BOOL(struct vm, , has_guest_rates), BOOL(struct vm, , has_host_rates), DOUBLE(struct vm, , guest_swap_in_per_s),
 	DOUBLE(struct vm, , guest_swap_out_per_s), U64(struct vm, , guest_swap_delta_bytes), DOUBLE(struct vm, , host_faults_per_s),

@@ -145,7 +145,11 @@ static void live(struct model *m, struct model_vm *v, uint64_t dt_ms)
 	uint64_t lacks = sub_sat_u64(demand, can);
 	v->swap_in_bytes += lacks * dt_ms / 4000;
 	v->swap_out_bytes += lacks * dt_ms / 4000;
-	page(v, min_u64(demand, can), dt_ms);
+	bool lacking = v->cold_bytes && lacks >= 16 * MIB;
+	if (lacking && !v->lacking)
+		trace(m, v->id, "lacks");
+	v->lacking = lacking;
+	page(v, min_u64(sub_sat_u64(demand, v->cold_bytes), can), dt_ms);
 }
 
 static void take_snapshot(struct model *m, struct model_vm *v)
@@ -162,7 +166,7 @@ static void take_snapshot(struct model *m, struct model_vm *v)
 					   .has_unused = true,
 					   .has_available = true,
 					   .has_swap = true,
-					   .available_bytes = v->actual_bytes,
+					   .available_bytes = v->deflates ? v->max_bytes : v->actual_bytes,
 					   .usable_bytes = v->lying ? v->max_bytes * 2
 							   : v->actual_bytes > demand && !v->begging
 								   ? v->actual_bytes - demand
@@ -209,7 +213,7 @@ static void send_wss(struct model *m, const struct model_vm *v)
 			   .vm = v->id,
 			   .wss = {.known = true,
 				   .backend = WSS_IDLE,
-				   .wss_bytes = min_u64(v->demand_bytes, can),
+				   .wss_bytes = min_u64(sub_sat_u64(v->demand_bytes, v->cold_bytes), can),
 				   .error_bytes = v->max_bytes / 50,
 				   .began_ms = m->start_ms + m->now_ms - WSS_WINDOW_MS,
 				   .good_ms = 4 * WSS_PERIOD_MS}};

@@ -22,6 +22,9 @@ struct model_vm {
 	uint64_t speed_bytes_per_s;
 	uint64_t max_bytes, actual_bytes, asked_bytes;
 	uint64_t demand_bytes, noise_bytes;
+	uint64_t cold_bytes;	     /* of its demand: used and not touched */
+	bool lacking;		     /* with such memory, and its balloon has taken it: told in the trace */
+	bool deflates;		     /* its total stays whatever its balloon holds (deflate-on-oom) */
 	uint64_t touched_bytes;	     /* guest pages that exist: resident or swapped by the host */
 	uint64_t host_swapped_bytes; /* of those; they come home only when they are used */
 	uint64_t limit_bytes, overhead_bytes;

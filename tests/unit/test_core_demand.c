@@ -284,33 +284,44 @@ static void a_snapshot_from_before_the_balloon_moved_is_not_demand(void **state)
 	assert_true(vm->demand_bytes <= 225 * MIB);
 }
 
-/* Statistics of before come with the balloon of now: its own total and usable memory still belong together. */
-static void a_snapshot_of_before_is_right_in_itself(void **state)
+static void snapshot(struct kit *k, uint64_t actual_mib, uint64_t total_mib, uint64_t usable_mib)
 {
-	struct kit *k = *state;
-	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
 	struct event ev = {.type = EVENT_VM_STATS,
 			   .vm = 1,
 			   .stats = {.has_actual = true,
 				     .has_usable = true,
 				     .has_available = true,
-				     .actual_bytes = 924 * MIB,
-				     .usable_bytes = 800 * MIB,
-				     .available_bytes = GIB}};
-	for (unsigned at_rest = 0; at_rest < 2; at_rest++) {
-		k->now_ms += at_rest ? 3000 : 500;
-		ev.stats.last_update_s = vm->stats.last_update_s + 1;
-		if (at_rest)
-			ev.stats.usable_bytes = 700 * MIB;
-		assert_int_equal(kit_step(k, &ev), 0);
-		assert_int_equal(vm->total_stays, at_rest);
-		assert_int_equal(vm->used_bytes, 224 * MIB); /* 1024 - 800, and of a total that stays 924 - 700 */
-	}
-	/* Another kernel, whose total shrinks. */
-	k->now_ms += 1000;
-	kit_stats(k, 1, 924 * MIB, 700 * MIB);
-	assert_false(vm->total_stays);
-	assert_int_equal(vm->used_bytes, 224 * MIB);
+				     .actual_bytes = actual_mib * MIB,
+				     .usable_bytes = usable_mib * MIB,
+				     .available_bytes = total_mib * MIB,
+				     .last_update_s = kit_vm(k, 1)->stats.last_update_s + 1}};
+	assert_int_equal(kit_step(k, &ev), 0);
+}
+
+/* Statistics of before come with the balloon of now: its own total and usable memory still belong together. */
+static void a_snapshot_of_before_is_right_in_itself(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 724 * MIB); /* it uses 300 */
+	k->now_ms += 5000;
+	snapshot(k, 1024, 1024, 724); /* an empty balloon shows nothing */
+	assert_false(vm->total_shrinks);
+	snapshot(k, 800, 800, 500);
+	assert_false(vm->total_shrinks); /* it may still move */
+	k->now_ms += 4000;
+	snapshot(k, 800, 800, 500);
+	assert_true(vm->total_shrinks);
+	k->now_ms += 500;
+	snapshot(k, 700, 800, 500); /* of before the balloon took 100 more */
+	assert_int_equal(vm->used_bytes, 300 * MIB);
+	/* Deflate-on-oom: another kernel, whose total stays. */
+	k->now_ms += 4000;
+	snapshot(k, 700, 1024, 400);
+	assert_false(vm->total_shrinks);
+	assert_int_equal(vm->used_bytes, 300 * MIB);
+	k->now_ms += 500;
+	snapshot(k, 600, 1024, 300);
+	assert_int_equal(vm->used_bytes, 300 * MIB);
 }
 
 static void low_usable_is_need_unless_memory_was_given_since(void **state)

@@ -246,7 +246,7 @@ static void who_claims_to_need_and_touches_little_is_not_listened_to(void **stat
 	assert_in_range(vm->demand_bytes, 400 * MIB, 700 * MIB); /* by its own word again */
 }
 
-/* Each way that its word becomes the only one. */
+/* Each way that its word becomes the only one; and what is none. */
 static void distrust_ends_with_what_it_rests_on(void **state)
 {
 	struct kit *k = *state;
@@ -256,17 +256,56 @@ static void distrust_ends_with_what_it_rests_on(void **state)
 		seconds(k, 45, MIB, 8 * MIB);
 		assert_true(vm->needy);
 		wss(k, 100 * MIB, 20 * MIB);
-		assert_true(vm->distrusted);
+		assert_true(vm->distrusted && vm->by_limit);
+		k->host.swap_free_bytes = 0; /* that passes */
+		kit_tick(k, 1000);
+		seconds(k, 2, MIB, 8 * MIB);
+		assert_true(core_books(k->core)->swap_low && vm->distrusted);
+		k->host.swap_free_bytes = GIB;
+		kit_tick(k, 1000);
 		if (why == 0)
-			vm->double_swap = true; /* limits are forbidden */
-		else if (why == 1)
-			vm_forget_wss(vm, k->now_ms); /* another guest */
-		else
-			k->now_ms += 181000; /* not measured any more */
+			vm->facts.policy.swap = false;		/* limits are forbidden */
+		for (unsigned i = 0; why == 1 && i < 16; i++) { /* nor is a while without a reading */
+			assert_true(vm->distrusted || i > 11);
+			k->now_ms += 60000;
+			seconds(k, 1, MIB, 8 * MIB);
+		}
+		if (why == 2)
+			kit_signal(k, EVENT_VM_REBOOTED, 1); /* another guest */
 		seconds(k, 2, MIB, 8 * MIB);
 		assert_false(vm->distrusted);
-		vm->double_swap = false;
+		vm->facts.policy.swap = true;
 		k->now_ms += 1000;
+	}
+	assert_false(vm->by_limit);
+}
+
+/* Ten minutes in which it could not speak are not ten minutes without a claim; and whoever is found out again waits
+ * longer. */
+static void trust_comes_back_later_each_time(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	for (unsigned times = 0; times < 3; times++) {
+		unsigned minutes = 0;
+		vm->actual_bytes = 900 * MIB;
+		vm->limit_bytes = LIMIT_NONE;
+		seconds(k, 45, MIB, 8 * MIB);
+		wss(k, 100 * MIB, 20 * MIB);
+		assert_true(vm->distrusted);
+		for (unsigned i = 0; i < 15; i++) { /* silent, and measured */
+			for (unsigned s = 0; s < 6; s++) {
+				k->now_ms += 10000;
+				kit_sample(k, 1, GIB, LIMIT_NONE, 0);
+				kit_tick(k, 0);
+			}
+			wss(k, 100 * MIB, 20 * MIB);
+		}
+		for (; vm->distrusted && minutes < 100; minutes++) {
+			seconds(k, 60, 500 * MIB, 0);
+			wss(k, 100 * MIB, 20 * MIB);
+		}
+		assert_in_range(minutes, 10U << times, (10U << times) + 1);
 	}
 }
 
@@ -456,6 +495,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(who_claims_to_need_and_touches_little_is_not_listened_to, open_kit,
 						close_kit),
 		cmocka_unit_test_setup_teardown(distrust_ends_with_what_it_rests_on, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(trust_comes_back_later_each_time, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(who_claims_to_need_and_touches_little_is_doubted, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(an_honest_needy_guest_is_not_doubted, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(who_claims_to_use_nothing_has_what_it_touches, open_kit, close_kit),

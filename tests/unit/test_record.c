@@ -316,7 +316,8 @@ static struct event random_added(vm_id vm)
 						     .pinned_bytes = often(10) ? 256 * MIB : 0,
 						     .held = often(5),
 						     .limit_ours = often(50),
-						     .silent = often(10)};
+						     .silent = often(10),
+						     .distrusted = often(10)};
 	return ev;
 }
 

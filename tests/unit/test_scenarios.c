@@ -11,8 +11,9 @@
  *   at MS DO…                          DO is one of
  *     add VM max=SIZE [origin=start|incoming|adopt] [carried=SIZE] [min= weight= cap= swap=no balloon=no device=no
  * eligible=no overhead=] [demand= noise= touched= actual= limit= speed= driver=ok|stuck|trickle|none] [target= health=
- * pinned= trimmed-from= ours=yes] set VM demand= noise= touched= actual= limit= speed= driver= lying=yes begging=yes
- * measured=yes silent=yes limit-fails=yes facts VM min= weight= cap= …       the domain's XML was read again
+ * pinned= trimmed-from= ours=yes distrusted=yes] set VM demand= noise= touched= actual= limit= speed= driver= lying=yes
+ * begging=yes measured=yes silent=yes limit-fails=yes cold=SIZE (of its demand, used and not touched; "lacks" is in the
+ * trace where its balloon takes of it) deflates=yes facts VM min= weight= cap= …       the domain's XML was read again
  *     running|paused|rebooted|migrating-out|migration-over|stopping|drain VM
  *     hold|release|quarantine|unquarantine|trim|untrim VM|all        pin VM SIZE        balloon VM SIZE
  *     host [available=SIZE] [used=SIZE]  what MemAvailable says, or what the host (2 pools and the reserve) itself uses
@@ -170,6 +171,8 @@ static void read_guest(struct scenario *s, size_t line, struct model_vm *v)
 	has_size(s, line, "limit", &v->limit_bytes);
 	has_size(s, line, "speed", &v->speed_bytes_per_s);
 	flag(s, line, "lying", &v->lying);
+	has_size(s, line, "cold", &v->cold_bytes);
+	flag(s, line, "deflates", &v->deflates);
 	flag(s, line, "begging", &v->begging);
 	flag(s, line, "measured", &v->measured);
 	flag(s, line, "silent", &v->silent);
@@ -198,6 +201,7 @@ static void add_vm(struct scenario *s, size_t line, const char *name)
 	memory.known |= has_size(s, line, "pinned", &memory.pinned_bytes);
 	has_size(s, line, "trimmed-from", &memory.trim_from_bytes);
 	flag(s, line, "ours", &memory.limit_ours);
+	flag(s, line, "distrusted", &memory.distrusted);
 	w = word(s->lines[line], "health");
 	for (int h = 1; w && h < BALLOON_HEALTH_END; h++)
 		if (strcmp(w, balloon_health_name(h)) == 0)

@@ -77,6 +77,8 @@ static struct state_vm vm_of(const char *uuid, const char *name)
 			   .drained = true,
 			   .limit_ours = true,
 			   .silent = true,
+			   .distrusted = true,
+			   .by_limit = true,
 			   .advice_limit_bytes = 500 * MIB,
 			   .trim_from_bytes = 900 * MIB,
 			   .overhead_bytes = 70 * MIB},
@@ -107,6 +109,8 @@ static void assert_same_memory(const struct vm_memory *a, const struct vm_memory
 	assert_int_equal(a->drained, b->drained);
 	assert_int_equal(a->limit_ours, b->limit_ours);
 	assert_int_equal(a->silent, b->silent);
+	assert_int_equal(a->distrusted, b->distrusted);
+	assert_int_equal(a->by_limit, b->by_limit);
 	assert_int_equal(a->advice_limit_bytes, b->advice_limit_bytes);
 	assert_int_equal(a->trim_from_bytes, b->trim_from_bytes);
 	assert_int_equal(a->overhead_bytes, b->overhead_bytes);
