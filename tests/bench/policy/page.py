@@ -107,7 +107,7 @@ def small_table(trace):
 def density_lines(trace):
     found = [bars.simulate(trace, policy, *hosts("4"), "--duration", DENSITY_DURATION, "--density")["density_overcommit_ratio"]
              for policy in (bars.OURS, "oracle")]
-    return [".Pp", f"Density, the most overcommitment at which no more than 0.1 % of demand is unmet, of the first {DENSITY_DURATION}",
+    return [".Pp", "Density, the most overcommitment at which no more than 0.1 % of demand is", f"unmet, of the first {DENSITY_DURATION}",
             ".Pq Fl -density :", f"{bars.number(found[0])}; the oracle's is {bars.number(found[1])}."]
 
 
