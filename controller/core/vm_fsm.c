@@ -155,7 +155,7 @@ static enum vm_signal give_up(struct vm *vm, struct vm_ctx *x)
 	return settle(vm, x);
 }
 
-static void distrust(struct vm *vm, struct vm_ctx *x)
+static void forget_guest(struct vm *vm, struct vm_ctx *x)
 {
 	vm->actual_trusted = false;
 	vm->actual_stale = true;
@@ -170,7 +170,7 @@ static void distrust(struct vm *vm, struct vm_ctx *x)
 
 static enum vm_signal reboot(struct vm *vm, struct vm_ctx *x)
 {
-	distrust(vm, x);
+	forget_guest(vm, x);
 	record(x, vm, RECORD_REBOOTED, vm->target_bytes, vm->facts.max_bytes,
 	       "guest reset: its balloon is empty again");
 	open_all(vm, x, true, "guest rebooted: it has all its memory until its statistics are believable again");
@@ -179,14 +179,14 @@ static enum vm_signal reboot(struct vm *vm, struct vm_ctx *x)
 
 static enum vm_signal note_reboot(struct vm *vm, struct vm_ctx *x)
 {
-	distrust(vm, x);
+	forget_guest(vm, x);
 	return 0;
 }
 
 /* It will boot when it is resumed, and needs room for that. */
 static enum vm_signal reboot_paused(struct vm *vm, struct vm_ctx *x)
 {
-	distrust(vm, x);
+	forget_guest(vm, x);
 	vm->booted = false;
 	open_all(vm, x, true, "guest rebooted while paused");
 	return 0;

@@ -15,8 +15,7 @@ struct sim_model sim_model_default(void)
 		.balloon_take_bytes_per_s = GIB / 100 * 95,
 		.balloon_return_bytes_per_s = GIB / 100 * 234,
 		.limit_reclaim_bytes_per_s = GIB,
-		/* with this MOM's rules have the regret that policy.md knows of them: 0.36 % at overcommit 4, 6.5 at 6
-		 */
+		/* so MOM's rules have the regret that policy.md knows: 0.36 % at overcommit 4, 6.5 at 6 */
 		.touch_bytes_per_s = MIB,
 		.stats_period_ms = 1000,
 		.wss_pages = 2401, /* 95 % confidence of ±2 % */
