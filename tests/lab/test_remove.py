@@ -106,6 +106,7 @@ def test_remove_drains_first(site):
             systemctl("enable", "--now", "memocd.socket", "memocd.service")
             site.memocd.wait_answering()
             for name in site.guests:
+                site.memocd.wait_vm(name, lambda vm: vm["state"] != "starting", 60, "to be known")
                 site.memocd.memoc_text("release", name)  # what was drained stays so until somebody says otherwise
             site.wait_managed()
     BAD_CONFIG.unlink()
