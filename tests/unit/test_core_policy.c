@@ -359,9 +359,24 @@ static void the_first_helping_is_no_little_one(void **unused)
 	assert_true(vm->plan_bytes < 260 * MIB); /* that it swaps little on although it has them is known */
 }
 
-static void no_second_helping_without_a_new_sign(void **unused)
+static void a_full_buffer_of_few_vms_is_for_one(void **unused)
 {
 	struct round *r = round_new(GIB, LEVEL_HIGH);
+	struct vm *vm = round_needy(r, 300, 100);
+	r->books.pool_bytes = 2 * GIB;
+	plan(r);
+	assert_int_equal(change_mib(vm), 150); /* half of its size */
+	r->books.pool_bytes = 560 * MIB;
+	plan(r);
+	assert_int_equal(change_mib(vm), 140); /* a quarter of what each has on average */
+	r->books.level = LEVEL_SOFT;
+	plan(r);
+	assert_int_equal(change_mib(vm), 128);
+}
+
+static void no_second_helping_without_a_new_sign(void **unused)
+{
+	struct round *r = round_new(GIB, LEVEL_SOFT);
 	struct vm *vm = round_needy(r, 300, 100);
 	vm->grow_ms = NOW - 5000;
 	vm->needy_sign_ms = NOW - 5000; /* still counted as needy, but it has not asked since */
@@ -633,6 +648,7 @@ int main(void)
 		cmocka_unit_test(a_helping_that_is_not_used_yet_is_enough),
 		cmocka_unit_test(who_outgrows_a_helping_is_given_the_next_at_once),
 		cmocka_unit_test(the_first_helping_is_no_little_one),
+		cmocka_unit_test(a_full_buffer_of_few_vms_is_for_one),
 		cmocka_unit_test(no_second_helping_without_a_new_sign),
 		cmocka_unit_test(at_level_low_who_has_nothing_left_grows_and_nobody_else),
 		cmocka_unit_test(the_needy_never_give),
