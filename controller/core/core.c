@@ -42,6 +42,7 @@ int core_new(const struct core_config *config, struct core **ret)
 	c->config = *config;
 	c->books.buffer_target_bytes = config->buffer_bytes;
 	c->books.level = LEVEL_HIGH;
+	c->books.hard_ms = NEVER_MS;
 	post_books(c);
 	*ret = c;
 	return 0;
@@ -119,6 +120,7 @@ static struct vm_ctx context(struct core *c, struct effects *out)
 			       .swap_low = c->books.swap_low,
 			       .hold_all = c->hold_all,
 			       .level = c->books.level,
+			       .hard_ms = c->books.hard_ms,
 			       .buffer_bytes = c->books.buffer_bytes,
 			       .now_ms = c->now_ms,
 			       .out = out};
@@ -210,7 +212,12 @@ static void update_books(struct core *c, struct vm_ctx *x)
 	post_books(c);
 	enum host_level before = c->books.level;
 	c->books.level = books_level(&c->books, before, &c->config, &c->host);
+	if (c->books.level < LEVEL_HARD)
+		c->books.hard_ms = NEVER_MS;
+	else if (c->books.hard_ms == NEVER_MS)
+		c->books.hard_ms = x->now_ms;
 	x->level = c->books.level;
+	x->hard_ms = c->books.hard_ms;
 	if (before != c->books.level)
 		record(x, NULL, RECORD_LEVEL, c->books.buffer_target_bytes,
 		       c->books.buffer_bytes > 0 ? (uint64_t)c->books.buffer_bytes : 0, "%s -> %s",
@@ -645,7 +652,7 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 	vm->limit_bytes = LIMIT_NONE;
 	vm->retry_at_ms = vm->op_ms = vm->grow_ms = vm->shrink_ms = vm->estimate_ms = vm->inhibit_suspect_ms = NEVER_MS;
 	vm->faulting_ms = NEVER_MS;
-	vm->limit_drift_ms = vm->used_ms = vm->growth_from_ms = vm->usable_ms = vm->wss_ms = NEVER_MS;
+	vm->limit_drift_ms = vm->used_ms = vm->growth_from_ms = vm->usable_ms = vm->wss_ms = vm->untouched_ms = NEVER_MS;
 	vm->deadline_ms = c->now_ms + c->config.grace_ms;
 	if (vm->state == VM_MIGRATING_IN)
 		vm->deadline_ms = NEVER_MS;

@@ -109,7 +109,7 @@ bool vm_total_shrinks(const struct vm *vm, uint64_t now_ms)
  * later: their difference is right even while the balloon moves. A guest with deflate-on-oom does not shrink its total;
  * then, and as long as that is not known, actual − usable is the best there is where the total is above.
  */
-static bool guest_used_bytes(const struct vm *vm, uint64_t *ret)
+bool vm_guest_used_bytes(const struct vm *vm, uint64_t *ret)
 {
 	const struct guest_stats *s = &vm->stats;
 	if (!s->has_usable)
@@ -258,7 +258,7 @@ void vm_surge_begins(struct vm *vm, uint64_t now_ms)
 static void note_silence(struct vm *vm, struct vm_ctx *x)
 {
 	uint64_t used;
-	bool told = vm_stats_recent(vm, x->config, x->now_ms) && (vm->stats.has_swap || guest_used_bytes(vm, &used));
+	bool told = vm_stats_recent(vm, x->config, x->now_ms) && (vm->stats.has_swap || vm_guest_used_bytes(vm, &used));
 	bool could = judged(vm->state) && vm->booted && x->now_ms - vm->asked_ms <= x->config->stale_ms;
 	vm->asked_ms = x->now_ms;
 	if (told && vm->silent)
@@ -447,7 +447,7 @@ void vm_take_sample(struct vm *vm, struct vm_ctx *x, const struct vm_host_sample
 static bool guest_account(struct vm *vm, struct vm_ctx *x, uint64_t *ret_used)
 {
 	uint64_t used, present = present_bytes(vm);
-	if (vm_stats_fresh(vm, x->config, x->now_ms) && guest_used_bytes(vm, &used)) {
+	if (vm_stats_fresh(vm, x->config, x->now_ms) && vm_guest_used_bytes(vm, &used)) {
 		/* No guest uses what was never given pages: residency and swap bound its word. */
 		vm->used_bytes = present && vm->overhead_measured ? min_u64(used, present) : used;
 		vm->used_ms = x->now_ms;

@@ -78,6 +78,9 @@ static void explain_wss(struct terms *t, const struct vm *vm, uint64_t now_ms)
 		     r->known ? "" : "; since then: ", r->known ? "" : r->why);
 	if (vm_wss_overclaims(vm, now_ms))
 		term(t, "claim", true, vm_size_bytes(vm), "it says it is in need, and touches less than half of this");
+	else if (vm_wss_untouched(vm, now_ms))
+		term(t, "claim", true, vm->demand_bytes, "by its word; for %.0f min it touched less than half of this",
+		     seconds_since(now_ms, vm->untouched_ms) / 60);
 	else if (known && vm->wss_underclaims)
 		term(t, "claim", true, vm->used_bytes, "what it says it uses; it touches more, which counts");
 }
@@ -104,7 +107,7 @@ size_t core_explain(const struct core *c, const struct vm *vm, uint64_t now_ms,
 	term(&t, "overhead", true, vm->overhead_bytes, "QEMU's own memory, %s",
 	     vm->overhead_measured ? "measured" : "estimated from its configuration");
 	if (vm->distrusted)
-		term(&t, "usable", false, 0, "not believed: it says that it lacks memory, and touches little");
+		term(&t, "usable", false, 0, "not believed: it touches little of what it says it uses");
 	else if (fresh && vm->stats.has_usable)
 		term(&t, "usable", true, vm->stats.usable_bytes, "guest's word, %.1f s old",
 		     seconds_since(now_ms, vm->stats_ms));

@@ -270,9 +270,11 @@ static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 	return serve_rest(p, needy, available);
 }
 
-/* Under a quarter of its headroom is left. */
+/* Under a quarter of its headroom is left, of what it touches. */
 static bool is_tight(const struct vm *vm)
 {
+	if (vm_wss_untouched(vm, vm->estimate_ms))
+		return false;
 	uint64_t least = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4);
 	return granted_size(vm) < min_u64(least, vm_max_bytes(vm)) && vm->demand_confidence >= 0.5;
 }

@@ -169,6 +169,7 @@ struct vm {
 	uint64_t wss_from_ms;	/* windows that began before say nothing: another guest, or it was paused */
 	struct wss_average wss_average;
 	bool wss_overclaims, wss_underclaims; /* it says it uses more, or less, than it touches */
+	uint64_t untouched_ms; /* since when it touched less than half of what it says it uses; NEVER_MS: it touches it */
 
 	/* --- estimates, see demand.c --- */
 	uint64_t demand_bytes;
@@ -271,6 +272,7 @@ struct vm_ctx {
 	bool swap_low; /* host swap below keep_free */
 	bool hold_all;
 	enum host_level level;
+	uint64_t hard_ms;     /* since when that has been hard or low; NEVER_MS: it is not */
 	int64_t buffer_bytes; /* as the step began */
 	uint64_t now_ms;
 	struct effects *out;
@@ -426,6 +428,8 @@ uint64_t vm_wss_bytes(const struct vm *vm);	  /* the average; at most its maximu
 uint64_t vm_wss_error_bytes(const struct vm *vm); /* of that: the last reading's, and how far the average is from it */
 /* It claims to be in need, and what was measured, and is still believed, says that it is not. */
 bool vm_wss_overclaims(const struct vm *vm, uint64_t now_ms);
+/* For ten minutes and longer it has touched less than half of what it says it uses. */
+bool vm_wss_untouched(const struct vm *vm, uint64_t now_ms);
 
 /* ---- estimators (demand.c) ---- */
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s);
@@ -457,6 +461,8 @@ void vm_note_use(struct vm *vm, uint64_t now_ms);
 bool vm_estimate_again(struct vm *vm, struct vm_ctx *x);
 #define DEMAND_DECAY_MS 10000 /* falling demand is believed after this; rising at once */
 #define SAMPLE_APART_MS 100   /* two looks nearer to each other say nothing of a rate */
+/* What it uses by its last statistics, believed or not; false: they do not tell. */
+bool vm_guest_used_bytes(const struct vm *vm, uint64_t *ret);
 /* RAM that the guest's kernel keeps from its own total, as far as it shows now. */
 uint64_t vm_hidden_bytes(const struct vm *vm, uint64_t now_ms);
 bool vm_total_shrinks(const struct vm *vm, uint64_t now_ms); /* likewise */

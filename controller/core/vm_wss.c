@@ -8,6 +8,9 @@
  *   wss_overclaims. Where the limit alone can size it, its host sees whether it lacks memory, and it is distrusted: its
  *   word counts for nothing until it has not claimed to be in need for a while, which an honest guest does not with an
  *   empty balloon. Elsewhere it keeps what all have alike and has no claim to more (vm_doubted).
+ *   it is in no need, and by its word uses more than twice what it touched, in each window for ten minutes, while others
+ *   lack memory: the same, where the limit alone can size it. What it does not touch the limit takes, and it pays by major
+ *   faults if it was wrong. Elsewhere its word stands: an honest guest that cannot be swapped by its host would swap.
  *   it touched clearly more than it says it uses, page cache included: wss_underclaims. Then what it touched is its
  * demand.
  *
@@ -24,6 +27,7 @@ void vm_forget_wss(struct vm *vm, uint64_t now_ms)
 	vm->wss_ms = NEVER_MS;
 	vm->wss_from_ms = now_ms;
 	vm->wss_overclaims = vm->wss_underclaims = false;
+	vm->untouched_ms = NEVER_MS;
 }
 
 void vm_wss_new_claim(struct vm *vm)
@@ -75,6 +79,33 @@ static bool overclaims(const struct vm *vm, const struct wss_reading *r)
 	return vm->needy && r->began_ms >= vm->needy_since_ms && most < vm_size_bytes(vm) / OVERCLAIM_SHARE;
 }
 
+/* A server's cache is idle for minutes, and wanted again when its next job runs. */
+#define UNTOUCHED_MS 600000
+/* What greedy VMs have too much is fetched within seconds; a host that stays short has nothing else left. */
+#define SHORT_MS 10000
+
+static void note_untouched(struct vm *vm, const struct vm_ctx *x, const struct wss_reading *r)
+{
+	uint64_t most = add_sat_u64(r->wss_bytes, r->error_bytes), said;
+	bool told = vm_stats_recent(vm, x->config, x->now_ms) && vm_guest_used_bytes(vm, &said);
+	if (told && !vm->distrusted)
+		said = min_u64(vm_size_bytes(vm), vm->demand_bytes);
+	if (!told || most >= said / OVERCLAIM_SHARE)
+		vm->untouched_ms = NEVER_MS;
+	else if (vm->untouched_ms == NEVER_MS)
+		vm->untouched_ms = r->began_ms;
+}
+
+bool vm_wss_untouched(const struct vm *vm, uint64_t now_ms)
+{
+	return vm->untouched_ms != NEVER_MS && now_ms - vm->untouched_ms >= UNTOUCHED_MS;
+}
+
+static bool hoards(const struct vm *vm, const struct vm_ctx *x)
+{
+	return vm_wss_untouched(vm, x->now_ms) && x->hard_ms != NEVER_MS && x->now_ms - x->hard_ms >= SHORT_MS;
+}
+
 /*
  * The most that it may touch by its own account, whichever it says: all that it does not call free; or what it says it
  * uses, all of its page cache (which `usable` counts as well as what is free), and what its kernel's own caches, which
@@ -121,16 +152,17 @@ static bool guest_is_not_itself(const struct vm *vm)
 #define TRUST_MOST_MS 86400000
 
 /* It may say what it likes: it is sized as one that says nothing. What it said before counts no more either. */
-static void stop_believing(struct vm *vm, struct vm_ctx *x, const struct wss_reading *r)
+static void stop_believing(struct vm *vm, struct vm_ctx *x, const char *why)
 {
 	uint64_t size = vm_size_bytes(vm);
 	vm_forget_account(vm);
 	vm->estimate_ms = NEVER_MS;
 	vm->distrusted = vm->by_limit = true;
 	vm->claim_ms = vm->evidence_ms = x->now_ms;
+	vm->untouched_ms = NEVER_MS;
 	vm->trust_ms = vm->trust_ms ? min_u64(2 * vm->trust_ms, TRUST_MOST_MS) : TRUST_AGAIN_MS;
 	record(x, vm, RECORD_DISTRUSTED, size, vm_wss_bytes(vm),
-	       "it says that it lacks memory, and touches %llu of %llu MiB", (unsigned long long)(r->wss_bytes / MIB),
+	       "%s, and touches %llu of %llu MiB", why, (unsigned long long)(vm->wss.wss_bytes / MIB),
 	       (unsigned long long)(size / MIB));
 }
 
@@ -142,8 +174,11 @@ static void believe_again(struct vm *vm, struct vm_ctx *x, const char *why)
 
 void vm_review_distrust(struct vm *vm, struct vm_ctx *x)
 {
-	if (!vm->distrusted)
+	if (!vm->distrusted) {
+		if (hoards(vm, x) && vm_limit_alone_works(vm, x))
+			stop_believing(vm, x, "others lack memory, it says that it uses what it has");
 		return;
+	}
 	struct vm_ctx lasting = *x;
 	lasting.swap_low = false; /* that passes, and is no time to believe it */
 	if (vm_wss_known(vm, x->now_ms))
@@ -184,6 +219,9 @@ void vm_take_wss(struct vm *vm, struct vm_ctx *x, const struct wss_reading *r)
 	wss_average_take(&vm->wss_average, r->wss_bytes, r->error_bytes, x->now_ms);
 	vm->wss_overclaims = overclaims(vm, r);
 	vm->wss_underclaims = underclaims(vm, x, r);
+	note_untouched(vm, x, r);
+	if (vm->distrusted && vm->untouched_ms != NEVER_MS)
+		vm->claim_ms = x->now_ms;
 	if (vm->wss_overclaims && !vm->distrusted && vm_limit_alone_works(vm, x))
-		stop_believing(vm, x, r);
+		stop_believing(vm, x, "it says that it lacks memory");
 }

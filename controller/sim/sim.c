@@ -55,7 +55,7 @@ static int check_faults(const struct sim_options *o, struct memoc_err *err)
 	for (size_t i = 0; good && i < o->faults_n; i++) {
 		const struct sim_fault_spec *s = &o->faults[i];
 		sum += s->share;
-		good = s->kind >= FAULT_STUCK && s->kind <= FAULT_NO_DRIVER && s->share >= 0 && s->share <= 1 &&
+		good = s->kind >= FAULT_STUCK && s->kind <= FAULT_HOARDING && s->share >= 0 && s->share <= 1 &&
 		       (s->kind != FAULT_SLOW || s->value);
 	}
 	if (!good || sum > 1 + 1e-9)

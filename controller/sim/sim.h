@@ -42,7 +42,8 @@ enum sim_fault {
 	FAULT_SILENT,
 	FAULT_TRICKLE,
 	FAULT_REBOOT,
-	FAULT_NO_DRIVER
+	FAULT_NO_DRIVER,
+	FAULT_HOARDING
 };
 #define SIM_FAULTS_MAX 16
 struct sim_fault_spec {

@@ -24,11 +24,20 @@ void tell_balloon(struct host *h, size_t i)
 	h->stats[i].stats.actual_bytes = g->booting ? g->said_actual_bytes : g->actual_bytes;
 }
 
+/* A hoarder's usable memory: an eighth above what is low for a guest of its size (vm_low_usable_bytes()). */
+static uint64_t hoard_usable_bytes(const struct guest *g)
+{
+	double of = (double)g->max_bytes / (double)(2 * GIB);
+	return share_of(9 * MIB, of > 1 ? sqrt(of) : 1);
+}
+
 /* Free and usable are one: page cache is no part of the traces. */
 static void tell_memory(const struct guest *g, struct guest_stats *s, bool lies)
 {
 	uint64_t usable = max_u64(sub_sat_u64(g->actual_bytes, g->demand_bytes), LEAST_USABLE_BYTES);
 	usable = lies ? LEAST_USABLE_BYTES : usable;
+	if (g->fault && g->fault->kind == FAULT_HOARDING)
+		usable = hoard_usable_bytes(g);
 	s->has_usable = s->has_unused = s->has_available = s->has_swap = s->has_major_faults = true;
 	s->available_bytes = g->actual_bytes;
 	s->usable_bytes = s->unused_bytes = min_u64(usable, g->actual_bytes);

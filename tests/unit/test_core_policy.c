@@ -48,7 +48,7 @@ static struct vm *round_vm(struct round *r, uint64_t size_mib, uint64_t demand_m
 	vm->has_stats = true;
 	vm->stats_advances = 2;
 	vm->stats_ms = NOW - 500;
-	vm->grow_ms = vm->shrink_ms = vm->op_ms = vm->retry_at_ms = NEVER_MS;
+	vm->untouched_ms = vm->grow_ms = vm->shrink_ms = vm->op_ms = vm->retry_at_ms = NEVER_MS;
 	vm->dwell_ms = r->config.dwell_ms;
 	vm->has_sample = true;
 	vm->sample_ms = NOW - 500;
@@ -503,6 +503,14 @@ static void the_tight_grow_before_it_hurts(void **unused)
 	assert_true(change_mib(tight) <= 0);
 	r->books.buffer_bytes = 128 * (int64_t)MIB;
 	tight->demand_confidence = 0.25; /* a guess is no reason to grow */
+	plan(r);
+	assert_int_equal(change_mib(tight), 0);
+	tight->demand_confidence = 0.9;
+	tight->estimate_ms = NOW;
+	tight->untouched_ms = NOW - 599999;
+	plan(r);
+	assert_int_equal(change_mib(tight), 17);
+	tight->untouched_ms--; /* nor what it has not touched for ten minutes */
 	plan(r);
 	assert_int_equal(change_mib(tight), 0);
 }

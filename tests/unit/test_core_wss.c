@@ -226,19 +226,25 @@ static void who_claims_to_need_and_touches_little_is_not_listened_to(void **stat
 	kit_tick(k, 0);
 	assert_true(vm->needy && vm->host_need);
 	vm->limit_bytes = LIMIT_NONE;
-	/* An honest guest with much untouched memory has enough as soon as its balloon is empty, and says so. */
-	for (unsigned i = 0; i < 9; i++) {
+	/* It lacks nothing with an empty balloon, and says so; but not that it uses no more than it touches. */
+	for (unsigned i = 0; i < 15; i++) {
 		seconds(k, 60, 500 * MIB, 0);
 		wss(k, 100 * MIB, 20 * MIB);
+	}
+	assert_true(vm->distrusted);
+	/* Both are true for ten minutes. */
+	for (unsigned i = 0; i < 9; i++) {
+		seconds(k, 60, 500 * MIB, 0);
+		wss(k, 300 * MIB, 20 * MIB);
 		assert_true(vm->distrusted);
 	}
 	seconds(k, 1, MIB, 8 * MIB); /* once more */
 	seconds(k, 59, 500 * MIB, 0);
-	wss(k, 100 * MIB, 20 * MIB);
+	wss(k, 300 * MIB, 20 * MIB);
 	assert_true(vm->distrusted);
 	for (unsigned i = 0; i < 9; i++) {
 		seconds(k, 60, 500 * MIB, 0);
-		wss(k, 100 * MIB, 20 * MIB);
+		wss(k, 300 * MIB, 20 * MIB);
 	}
 	seconds(k, 2, 500 * MIB, 0);
 	assert_false(vm->distrusted);
@@ -303,10 +309,43 @@ static void trust_comes_back_later_each_time(void **state)
 		}
 		for (; vm->distrusted && minutes < 100; minutes++) {
 			seconds(k, 60, 500 * MIB, 0);
-			wss(k, 100 * MIB, 20 * MIB);
+			wss(k, 300 * MIB, 20 * MIB);
 		}
 		assert_in_range(minutes, 10U << times, (10U << times) + 1);
 	}
+}
+
+/* It claims to be in need, but never for a whole window: it keeps what it has while nobody lacks it, and no longer. */
+static void a_claim_with_pauses_is_found_out_where_others_lack_memory(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, GIB, 800 * MIB);
+	vm->actual_bytes = 900 * MIB;
+	for (unsigned i = 0; i < 24; i++) {
+		assert_false(vm_wss_untouched(vm, k->now_ms));
+		for (unsigned half = 0; half < 2; half++) {
+			seconds(k, 10, MIB, 8 * MIB);
+			seconds(k, 5, 500 * MIB, 0);
+		}
+		wss(k, 100 * MIB, 20 * MIB);
+		assert_true(!vm->wss_overclaims && !vm->distrusted);
+		if (vm_wss_untouched(vm, k->now_ms))
+			break;
+	}
+	assert_true(vm_wss_untouched(vm, k->now_ms));
+	assert_non_null(strstr(explained(k, "claim")->text, "for 10 min"));
+	k->config.pool_bytes = 900 * MIB;
+	struct event ev = {.type = EVENT_CONFIG, .config = &k->config};
+	assert_int_equal(kit_step(k, &ev), 0);
+	seconds(k, 8, MIB, 8 * MIB);
+	assert_true(core_books(k->core)->level >= LEVEL_HARD);
+	assert_false(vm->distrusted); /* what others have too much may do yet */
+	for (unsigned i = 0; i < 4; i++) {
+		seconds(k, 1, MIB, 8 * MIB);
+		kit_tick(k, 0);
+	}
+	assert_true(vm->distrusted && vm->by_limit);
+	assert_int_equal(vm->demand_bytes, 120 * MIB);
 }
 
 static void an_honest_needy_guest_is_not_doubted(void **state)
@@ -497,6 +536,7 @@ int main(void)
 		cmocka_unit_test_setup_teardown(distrust_ends_with_what_it_rests_on, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(trust_comes_back_later_each_time, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(who_claims_to_need_and_touches_little_is_doubted, open_kit, close_kit),
+		cmocka_unit_test_setup_teardown(a_claim_with_pauses_is_found_out_where_others_lack_memory, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(an_honest_needy_guest_is_not_doubted, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(who_claims_to_use_nothing_has_what_it_touches, open_kit, close_kit),
 		cmocka_unit_test_setup_teardown(one_forged_statistic_is_held_against_the_others, open_kit, close_kit),
