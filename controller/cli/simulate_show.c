@@ -252,6 +252,8 @@ static void json_result(struct json_writer *w, const struct run *run, const stru
 	jw_u64(w, "steps", r->steps);
 	jw_double(w, "regret", r->regret);
 	jw_double(w, "honest_regret", r->honest_regret);
+	jw_double(w, "share_lacked", r->share_lacked);
+	jw_double(w, "share_lacked_most", r->share_lacked_most);
 	jw_double(w, "demand_byte_s", r->demand_byte_s);
 	jw_double(w, "unmet_byte_s", r->unmet_byte_s);
 	jw_double(w, "bound_byte_s", r->bound_byte_s);

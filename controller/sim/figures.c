@@ -2,6 +2,7 @@
 #include "controller/sim/host.h"
 
 #include <errno.h>
+#include <math.h>
 #include <string.h>
 
 #define REVERSAL_MS 60000 /* policy.md: direction changes within 60 s */
@@ -122,6 +123,9 @@ static int measure_lacking(struct host *h, double step_s)
 			continue;
 		}
 		guest_suffer(h, g);
+		if (!g->fault)
+			g->figures.lacked_byte_s +=
+				(double)sub_sat_u64(min_u64(g->demand_bytes, g->share_bytes), g->size_bytes) * step_s;
 		if (!open && fits)
 			begin_episode(h, i);
 		if (!fits && open)
@@ -153,13 +157,25 @@ int figures_measure(struct host *h)
 	return measure_lacking(h, step_s);
 }
 
+static double ratio(double a, double b)
+{
+	return b > 0 ? a / b : 0;
+}
+
 int figures_end(struct host *h)
 {
 	struct figures *f = h->figures;
+	double seconds = (double)h->now_ms / 1000;
 	int r = 0;
-	for (size_t i = 0; r == 0 && i < h->n; i++)
-		if (h->guests[i].figures.begin_ms != NEVER_MS)
+	for (size_t i = 0; r == 0 && i < h->n; i++) {
+		const struct guest *g = &h->guests[i];
+		double share_byte_s = g->fault ? 0 : (double)g->share_bytes * seconds;
+		f->share_byte_s += share_byte_s;
+		f->lacked_byte_s += g->figures.lacked_byte_s;
+		f->lacked_most = fmax(f->lacked_most, ratio(g->figures.lacked_byte_s, share_byte_s));
+		if (g->figures.begin_ms != NEVER_MS)
 			r = end_episode(h, i);
+	}
 	f->least_moved_bytes += h->least.moved_bytes;
 	f->least_blind_moved_bytes += h->least_blind.moved_bytes;
 	f->buffer_bytes += (double)h->buffer_bytes;
@@ -199,11 +215,6 @@ static void relief_result(struct figures *f, struct sim_result *ret)
 	ret->relief_fit_max_s = percentile_s(f->relief_fit_ms, n, 100);
 }
 
-static double ratio(double a, double b)
-{
-	return b > 0 ? a / b : 0;
-}
-
 void figures_result(struct figures *f, struct sim_result *ret)
 {
 	relief_result(f, ret);
@@ -221,4 +232,6 @@ void figures_result(struct figures *f, struct sim_result *ret)
 	ret->buffer_share_of_pool = ratio(f->buffer_bytes, f->pool_bytes);
 	ret->buffer_below_half_share = ratio((double)f->buffer_low_steps, (double)f->host_steps);
 	ret->floor_breaches = f->floor_breaches;
+	ret->share_lacked = ratio(f->lacked_byte_s, f->share_byte_s);
+	ret->share_lacked_most = f->lacked_most;
 }

@@ -14,6 +14,7 @@ struct guest_figures {
 	uint64_t begin_ms;	 /* of the open episode; NEVER_MS = none */
 	uint64_t crowded_ms;	 /* in it, with more demand on the host than pool */
 	double unmet_byte_s;	 /* in it */
+	double lacked_byte_s;	 /* of its share, ever */
 	bool below_min;
 	char *before; /* why it had the size with which that began; NULL: nobody asked, or no memory */
 };
@@ -22,6 +23,7 @@ struct figures {
 	double demand_byte_s, unmet_byte_s, bound_byte_s, honest_demand_byte_s, honest_unmet_byte_s;
 	double moved_bytes, least_moved_bytes, least_blind_moved_bytes;
 	uint64_t reversals, floor_breaches, host_steps, buffer_low_steps;
+	double share_byte_s, lacked_byte_s, lacked_most; /* sim_result.share_lacked */
 	uint64_t *relief_ms, *relief_fit_ms;
 	size_t relief_n, relief_capacity;
 	double buffer_bytes, pool_bytes; /* sums over hosts */

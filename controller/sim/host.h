@@ -17,6 +17,7 @@
 struct guest {
 	const struct sim_fault_spec *fault; /* NULL: none */
 	uint64_t max_bytes, min_bytes;
+	uint64_t share_bytes; /* of the pool, by its size */
 	uint64_t demand_bytes;
 	uint64_t actual_bytes, asked_bytes; /* what its balloon leaves it, what it is to leave it */
 	uint64_t limit_bytes;

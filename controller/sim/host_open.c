@@ -108,6 +108,7 @@ static void share_out(struct host *h)
 		max += h->guests[i].max_bytes;
 	for (size_t i = 0; i < h->n; i++) {
 		struct guest *g = &h->guests[i];
+		g->share_bytes = mul_div_u64(h->pool_bytes, g->max_bytes, max);
 		uint64_t size = g->max_bytes;
 		if (h->demand_sum > usable)
 			size = mul_div_u64(g->demand_bytes, usable, h->demand_sum);

@@ -87,6 +87,11 @@ struct sim_result {
 	double buffer_share_of_pool, buffer_below_half_share;
 	uint64_t floor_breaches; /* VM-steps with a size below the VM's guaranteed minimum */
 	double honest_regret;	 /* of VMs without a fault */
+	/*
+	 * What VMs without a fault lacked of their shares: ∫ max(0, min(demand, share) − size) / ∫ share, where a VM's share
+	 * is pool · size / sum of sizes. Of all of them, and of the one that lacked most.
+	 */
+	double share_lacked, share_lacked_most;
 };
 
 /* A VM lacked memory that its host had. Strings are good during the call. */

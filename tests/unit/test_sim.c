@@ -176,6 +176,23 @@ static uint64_t check_movement(const struct seen *s, const struct sim_result *r)
 	return reversals;
 }
 
+/* On one host, without faults. */
+static void check_shares(const struct seen *s, const struct sim_result *r)
+{
+	double sizes = 0, lacked = 0, most = 0;
+	for (size_t i = 0; i < s->vms; i++)
+		sizes += (double)s->max[i];
+	for (size_t i = 0; i < s->vms; i++) {
+		double share = (double)s->pool * (double)s->max[i] / sizes, own = 0;
+		for (size_t t = 0; t < s->steps; t++)
+			own += fmax(0, fmin((double)s->demand[t][i], share) - (double)s->size[t][i]);
+		lacked += own;
+		most = fmax(most, own / share / (double)s->steps);
+	}
+	assert_true(fabs(lacked / (double)s->pool / (double)s->steps - r->share_lacked) < 1e-8);
+	assert_true(fabs(most - r->share_lacked_most) < 1e-8);
+}
+
 static void check_figures(const struct seen *s, const struct sim_result *r)
 {
 	double demand = 0, unmet = 0, bound = 0;
@@ -199,6 +216,7 @@ static void check_figures(const struct seen *s, const struct sim_result *r)
 	assert_true(fabs((unmet - bound) / demand - r->regret) < 1e-9);
 	check_relief(s, r);
 	check_movement(s, r);
+	check_shares(s, r);
 }
 
 static const struct point rising[] = {{0, 100}, {20, 700}, {50, 300}, {80, 900}, {0, 0}};
@@ -738,6 +756,7 @@ static void test_honest_regret(void **state)
 	assert_int_equal(sim_faults_parse("stuck:100%", o.faults, &o.faults_n, NULL), 0);
 	assert_int_equal(sim_run(&o, NULL, &r, NULL), 0);
 	assert_true(r.honest_regret <= 0);
+	assert_true(r.share_lacked == 0 && r.share_lacked_most == 0); /* nobody is honest */
 	trace_free(t);
 }
 

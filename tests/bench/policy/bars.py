@@ -35,6 +35,8 @@ KINDS = ["diurnal", "bursts", "steps", "ramps", "sawtooth", "surge", "boot-storm
 GENERATED_HOURS = 6
 FEW_VMS = 20
 VMS_PER_HOST = 50
+FAULTS = ("stuck", "lying", "hoarding", "silent")
+LACKED_LEAST_PERCENT = 0.1  # of one VM's share over the whole time: what density allows (policy.md)
 SPEED_VM_STEPS = 450 * 7 * 86400  # policy.md: 450 VMs, a week of seconds …
 SPEED_S = 60.0  # … in so many seconds of one core
 
@@ -144,11 +146,16 @@ def check_mom_untouched(bars, trace, options, results):
 
 
 def check_faults(bars, trace, options, honest):
-    for kind in ("stuck", "lying", "silent"):
+    for kind in FAULTS:
         result = simulate(trace, OURS, *options, "--faults", f"{kind}:10%")
-        bars.check(f"10 % {kind}: regret %, at most doubled", 100 * result["regret"], 200 * honest["regret"])
+        if kind != "hoarding":  # what a hoarder itself lacks nobody can know: it is its own doing, and no bar of policy.md
+            bars.check(f"10 % {kind}: regret %, at most doubled", 100 * result["regret"], 200 * honest["regret"])
         bars.check(f"10 % {kind}: regret % of honest VMs, at most doubled", 100 * result["honest_regret"],
                    200 * honest["regret"])
+        bars.check(f"10 % {kind}: share lacked by honest VMs, %, at most doubled", 100 * result["share_lacked"],
+                   200 * honest["share_lacked"])
+        bars.check(f"10 % {kind}: by the one that lacked most, doubled or 0.1 %", 100 * result["share_lacked_most"],
+                   max(200 * honest["share_lacked_most"], LACKED_LEAST_PERCENT))
         bars.check(f"10 % {kind}: VM-steps below a minimum", result["floor_breaches"], 0)
 
 

@@ -33,10 +33,11 @@ COLUMNS = [
 ]
 
 
-FAULTS = ("stuck", "lying", "silent")
 FAULT_COLUMNS = [
     ("regret %", lambda r: 100 * r["regret"]),
     ("of the others %", lambda r: 100 * r["honest_regret"]),
+    ("of shares %", lambda r: 100 * r["share_lacked"]),
+    ("most %", lambda r: 100 * r["share_lacked_most"]),
     ("p99 s", lambda r: r["relief_p99_s"]),
     ("churn", lambda r: r["churn"]),
     ("breaches", lambda r: r["floor_breaches"]),
@@ -92,7 +93,7 @@ def table(trace, ratio):
 
 
 def faults_table(trace, ratio):
-    results = [(kind, bars.simulate(trace, bars.OURS, *hosts(ratio), "--faults", f"{kind}:10%")) for kind in FAULTS]
+    results = [(kind, bars.simulate(trace, bars.OURS, *hosts(ratio), "--faults", f"{kind}:10%")) for kind in bars.FAULTS]
     return [".Pp", f"Overcommit {ratio}, the same with a fault in every tenth VM", ".Pq Fl -faults No KIND:10% :"] + \
         put(["fault"] + [name for name, _ in FAULT_COLUMNS], rows_of(results, FAULT_COLUMNS))
 
