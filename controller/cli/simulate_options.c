@@ -103,10 +103,11 @@ size_t simulate_policy_names(const char *ret[SIMULATE_POLICIES_MAX])
 {
 	size_t n = 0;
 
-	for (size_t i = 0; policy_list[i] && n < SIMULATE_POLICIES_MAX - 3; i++)
+	for (size_t i = 0; policy_list[i] && n < SIMULATE_POLICIES_MAX - 4; i++)
 		ret[n++] = policy_list[i]->name;
 	ret[n++] = "ideal";
 	ret[n++] = "ideal-headroom";
+	ret[n++] = "ideal-told";
 	ret[n++] = "oracle";
 	return n;
 }

@@ -17,6 +17,13 @@ static uint64_t true_demand(const struct plan *p, const struct vm *vm)
 	return max_u64(g->demand_bytes, g->min_bytes);
 }
 
+/* As exactly as its statistics can tell by now. */
+static uint64_t told_demand(const struct plan *p, const struct vm *vm)
+{
+	const struct guest *g = &host_of(p)->guests[vm->id - 1];
+	return max_u64(g->told_bytes, g->min_bytes);
+}
+
 /* What it has, or is on its way to. */
 static uint64_t coming(const struct vm *vm)
 {
@@ -49,13 +56,18 @@ static uint64_t free_now(const struct plan *p)
 
 typedef uint64_t wish_fn(const struct plan *p, const struct vm *vm);
 
-static const struct policy_ops policy_ideal_headroom;
+static const struct policy_ops policy_ideal_headroom, policy_ideal_told;
+
+static uint64_t known_demand(const struct plan *p, const struct vm *vm)
+{
+	return p->config->policy == &policy_ideal_told ? told_demand(p, vm) : true_demand(p, vm);
+}
 
 /* What is left to everybody: nothing, or what memoc leaves to those who are not in need. */
 static uint64_t wanted(const struct plan *p, const struct vm *vm)
 {
 	bool headroom = p->config->policy == &policy_ideal_headroom;
-	uint64_t want = add_sat_u64(true_demand(p, vm), headroom ? vm_least_headroom_bytes(vm) : 0);
+	uint64_t want = add_sat_u64(known_demand(p, vm), headroom ? vm_least_headroom_bytes(vm) : 0);
 	return min_u64(want, vm_max_bytes(vm));
 }
 
@@ -99,7 +111,7 @@ static void ideal_plan(struct plan *p)
 {
 	for (size_t i = 0; i < p->n; i++)
 		p->vms[i]->plan_bytes = coming(p->vms[i]);
-	uint64_t available = free_now(p), lacking = ideal_give(p, true_demand, &available);
+	uint64_t available = free_now(p), lacking = ideal_give(p, known_demand, &available);
 	lacking = add_sat_u64(lacking, lacking ? 0 : ideal_give(p, wanted, &available));
 	ideal_take(p, lacking);
 	p->books->unmet_bytes = lacking;
@@ -206,6 +218,14 @@ static const struct policy_ops policy_ideal_headroom = {
 	.own_bounds = true,
 };
 
+/* What it costs to be told: a guest says what it uses once a period, and what it lacks a period later. */
+static const struct policy_ops policy_ideal_told = {
+	.name = "ideal-told",
+	.about = "as ideal, but knows demand only when guest statistics can tell it, exactly then",
+	.plan = ideal_plan,
+	.own_bounds = true,
+};
+
 static const struct policy_ops policy_oracle = {
 	.name = "oracle",
 	.about = "knows the future: gives before it is wanted, takes what is wanted again last",
@@ -213,4 +233,5 @@ static const struct policy_ops policy_oracle = {
 	.own_bounds = true,
 };
 
-const struct policy_ops *const foresight_policies[] = {&policy_ideal, &policy_ideal_headroom, &policy_oracle, NULL};
+const struct policy_ops *const foresight_policies[] = {&policy_ideal, &policy_ideal_headroom, &policy_ideal_told,
+						      &policy_oracle, NULL};

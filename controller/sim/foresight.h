@@ -8,7 +8,8 @@
 
 #include "controller/core/policy.h"
 
-/* "ideal": true demand of this moment; "ideal-headroom": leaves everybody a little, too. "oracle": all that is to come,
+/* "ideal": true demand of this moment; "ideal-headroom": leaves everybody a little, too; "ideal-told": as soon and
+ * as exactly as statistics can tell it. "oracle": all that is to come,
  * too. Ends with NULL. */
 extern const struct policy_ops *const foresight_policies[];
 

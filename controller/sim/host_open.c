@@ -82,7 +82,7 @@ static int open_guest(struct host *h, const struct host_plan *plan, const struct
 	g->max_bytes = g->actual_bytes = g->asked_bytes = v->size_bytes;
 	g->min_bytes = share_of(v->size_bytes, config->min_share);
 	g->limit_bytes = LIMIT_NONE;
-	g->demand_bytes = h->scripts[i].demand_bytes[0];
+	g->demand_bytes = g->told_bytes = h->scripts[i].demand_bytes[0];
 	h->demand_sum += g->demand_bytes;
 	if (!g->fault)
 		h->honest_demand_sum += g->demand_bytes;

@@ -56,7 +56,7 @@ int sim_faults_parse(const char *text, struct sim_fault_spec ret[SIM_FAULTS_MAX]
 
 struct sim_options {
 	const struct trace *trace;
-	const char *policy;	       /* policy_find(), or "oracle", "ideal", "ideal-headroom" */
+	const char *policy;	       /* policy_find(), or "oracle", "ideal", "ideal-headroom", "ideal-told" */
 	uint64_t pool_bytes;	       /* per host; 0: by overcommit */
 	double overcommit;	       /* sum of the VMs' sizes on a host / pool */
 	size_t vms_per_host;	       /* 0 = all on one */

@@ -43,6 +43,14 @@ static void tell_memory(const struct guest *g, struct guest_stats *s, bool lies)
 	s->usable_bytes = s->unused_bytes = min_u64(usable, g->actual_bytes);
 }
 
+/* What is used shows in the statistics; what is lacked shows a period later, in what the guest swapped for it. */
+static void note_told(struct guest *g)
+{
+	bool lacks = g->demand_bytes > g->actual_bytes;
+	g->told_bytes = lacks ? max_u64(g->actual_bytes, g->lacking_bytes) : g->demand_bytes;
+	g->lacking_bytes = lacks ? g->demand_bytes : 0;
+}
+
 void tell_snapshot(struct host *h, size_t i)
 {
 	struct guest *g = &h->guests[i];
@@ -58,6 +66,7 @@ void tell_snapshot(struct host *h, size_t i)
 		return;
 	}
 	s->last_update_s = ++g->updates;
+	note_told(g);
 	tell_memory(g, s, lies);
 	if (lies)
 		g->swap_bytes += LIE_SWAP_BYTES_PER_S / 1000 * h->options->model.stats_period_ms;
