@@ -652,7 +652,8 @@ static int add(struct core *c, const struct event *ev, struct vm_ctx *x)
 	vm->limit_bytes = LIMIT_NONE;
 	vm->retry_at_ms = vm->op_ms = vm->grow_ms = vm->shrink_ms = vm->estimate_ms = vm->inhibit_suspect_ms = NEVER_MS;
 	vm->faulting_ms = NEVER_MS;
-	vm->limit_drift_ms = vm->used_ms = vm->growth_from_ms = vm->usable_ms = vm->wss_ms = vm->untouched_ms = NEVER_MS;
+	vm->limit_drift_ms = vm->used_ms = vm->growth_from_ms = vm->usable_ms = vm->wss_ms = vm->untouched_ms =
+		NEVER_MS;
 	vm->deadline_ms = c->now_ms + c->config.grace_ms;
 	if (vm->state == VM_MIGRATING_IN)
 		vm->deadline_ms = NEVER_MS;

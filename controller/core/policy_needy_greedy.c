@@ -79,8 +79,9 @@ static size_t needy_first(struct plan *p)
 #define HELPING_SHARE 4			/* of what a VM has of the pool on average */
 
 /*
- * A guest whose own swap is full kills something within a second: a first helping is not little, whatever is known. With
- * few VMs and a full buffer, most of it is for one: growth comes in jumps, and the next may not wait for the next look.
+ * A guest whose own swap is full kills something within a second: a first helping is not little, whatever is known.
+ * With few VMs and a full buffer, most of it is for one: growth comes in jumps, and the next may not wait for the next
+ * look.
  */
 static uint64_t least_helping(const struct plan *p, uint64_t size)
 {

@@ -169,7 +169,8 @@ struct vm {
 	uint64_t wss_from_ms;	/* windows that began before say nothing: another guest, or it was paused */
 	struct wss_average wss_average;
 	bool wss_overclaims, wss_underclaims; /* it says it uses more, or less, than it touches */
-	uint64_t untouched_ms; /* since when it touched less than half of what it says it uses; NEVER_MS: it touches it */
+	uint64_t untouched_ms; /* since when it touched less than half of what it says it uses; NEVER_MS: it touches it
+				*/
 
 	/* --- estimates, see demand.c --- */
 	uint64_t demand_bytes;

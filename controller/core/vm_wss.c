@@ -8,10 +8,10 @@
  *   wss_overclaims. Where the limit alone can size it, its host sees whether it lacks memory, and it is distrusted: its
  *   word counts for nothing until it has not claimed to be in need for a while, which an honest guest does not with an
  *   empty balloon. Elsewhere it keeps what all have alike and has no claim to more (vm_doubted).
- *   it is in no need, and by its word uses more than twice what it touched, in each window for ten minutes, while others
- *   lack memory: the same, where the limit alone can size it. What it does not touch the limit takes, and it pays by major
- *   faults if it was wrong. Elsewhere its word stands: an honest guest that cannot be swapped by its host would swap.
- *   it touched clearly more than it says it uses, page cache included: wss_underclaims. Then what it touched is its
+ *   it is in no need, and by its word uses more than twice what it touched, in each window for ten minutes, while
+ * others lack memory: the same, where the limit alone can size it. What it does not touch the limit takes, and it pays
+ * by major faults if it was wrong. Elsewhere its word stands: an honest guest that cannot be swapped by its host would
+ * swap. it touched clearly more than it says it uses, page cache included: wss_underclaims. Then what it touched is its
  * demand.
  *
  * A guest that says nothing is judged by its working set alone.
@@ -161,9 +161,8 @@ static void stop_believing(struct vm *vm, struct vm_ctx *x, const char *why)
 	vm->claim_ms = vm->evidence_ms = x->now_ms;
 	vm->untouched_ms = NEVER_MS;
 	vm->trust_ms = vm->trust_ms ? min_u64(2 * vm->trust_ms, TRUST_MOST_MS) : TRUST_AGAIN_MS;
-	record(x, vm, RECORD_DISTRUSTED, size, vm_wss_bytes(vm),
-	       "%s, and touches %llu of %llu MiB", why, (unsigned long long)(vm->wss.wss_bytes / MIB),
-	       (unsigned long long)(size / MIB));
+	record(x, vm, RECORD_DISTRUSTED, size, vm_wss_bytes(vm), "%s, and touches %llu of %llu MiB", why,
+	       (unsigned long long)(vm->wss.wss_bytes / MIB), (unsigned long long)(size / MIB));
 }
 
 static void believe_again(struct vm *vm, struct vm_ctx *x, const char *why)

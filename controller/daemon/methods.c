@@ -611,7 +611,8 @@ static void method_resize(struct varlink_call *call, const struct json *paramete
 	const struct vm *vm = e->in_core ? core_vm(d->core, e->id) : NULL;
 	if (!vm || vm->state == VM_FIXED) {
 		fail_why(call, ERROR("Refused"), "what", e->facts.name,
-			 vm ? "it is not eligible: memoc explain says why" : "it is still being looked at: try again in a moment");
+			 vm ? "it is not eligible: memoc explain says why"
+			    : "it is still being looked at: try again in a moment");
 		return;
 	}
 	if (!resize_size_good(call, vm, core_config(d->core), bytes))
@@ -641,7 +642,8 @@ static bool vm_or_all(struct daemon *d, struct varlink_call *call, const struct 
 		return true;
 	struct entry *e = named_vm(d, call, parameters);
 	if (e && !e->in_core)
-		fail_why(call, ERROR("Refused"), "what", e->facts.name, "it is still being looked at: try again in a moment");
+		fail_why(call, ERROR("Refused"), "what", e->facts.name,
+			 "it is still being looked at: try again in a moment");
 	if (!e || !e->in_core)
 		return false;
 	*ret = e->id;

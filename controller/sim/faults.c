@@ -12,10 +12,11 @@
 #define REBOOT_MAX_S (10 * 366 * 86400.0)
 
 static const struct enum_name fault_names[] = {
-	{FAULT_STUCK, "stuck"},	  {FAULT_SLOW, "slow"},		  {FAULT_LYING, "lying"},
-	{FAULT_STALE, "stale"},	  {FAULT_SILENT, "silent"},	  {FAULT_TRICKLE, "trickle"},
-	{FAULT_REBOOT, "reboot"}, {FAULT_NO_DRIVER, "no-driver"}, {FAULT_HOARDING, "hoarding"},
-	{0, NULL},
+	{FAULT_STUCK, "stuck"},	      {FAULT_SLOW, "slow"},
+	{FAULT_LYING, "lying"},	      {FAULT_STALE, "stale"},
+	{FAULT_SILENT, "silent"},     {FAULT_TRICKLE, "trickle"},
+	{FAULT_REBOOT, "reboot"},     {FAULT_NO_DRIVER, "no-driver"},
+	{FAULT_HOARDING, "hoarding"}, {0, NULL},
 };
 
 const char *sim_fault_name(enum sim_fault f)
@@ -25,10 +26,11 @@ const char *sim_fault_name(enum sim_fault f)
 
 static int bad(struct memoc_err *err, const char *word, const char *why)
 {
-	return memoc_err_set(err, -EINVAL,
-			     "fault '%.80s': %s: give stuck, slow=RATE, lying, hoarding, stale, silent, trickle, "
-			     "reboot@SECONDS or no-driver, each with :SHARE%% where 10%% is not meant, separated by commas",
-			     word, why);
+	return memoc_err_set(
+		err, -EINVAL,
+		"fault '%.80s': %s: give stuck, slow=RATE, lying, hoarding, stale, silent, trickle, "
+		"reboot@SECONDS or no-driver, each with :SHARE%% where 10%% is not meant, separated by commas",
+		word, why);
 }
 
 /* "slow=1M", "reboot@3600": the value after the kind's name. */

@@ -234,4 +234,4 @@ static const struct policy_ops policy_oracle = {
 };
 
 const struct policy_ops *const foresight_policies[] = {&policy_ideal, &policy_ideal_headroom, &policy_ideal_told,
-						      &policy_oracle, NULL};
+						       &policy_oracle, NULL};

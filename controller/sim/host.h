@@ -35,7 +35,7 @@ struct guest {
 	uint64_t fault_bytes;		       /* brought home by major faults of QEMU */
 	uint64_t updates;		       /* statistics so far */
 	uint64_t told_bytes;		       /* its demand, as exactly as statistics could tell it by now */
-	uint64_t lacking_bytes;		       /* demand above its size at its last statistics, which the next can tell; 0: none */
+	uint64_t lacking_bytes; /* demand above its size at its last statistics, which the next can tell; 0: none */
 	bool moving, booting, rebooted, over_limit, touching, size_changed, stats_changed, sample_changed, polled;
 	struct guest_figures figures;
 };

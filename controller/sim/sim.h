@@ -88,8 +88,8 @@ struct sim_result {
 	uint64_t floor_breaches; /* VM-steps with a size below the VM's guaranteed minimum */
 	double honest_regret;	 /* of VMs without a fault */
 	/*
-	 * What VMs without a fault lacked of their shares: ∫ max(0, min(demand, share) − size) / ∫ share, where a VM's share
-	 * is pool · size / sum of sizes. Of all of them, and of the one that lacked most.
+	 * What VMs without a fault lacked of their shares: ∫ max(0, min(demand, share) − size) / ∫ share, where a VM's
+	 * share is pool · size / sum of sizes. Of all of them, and of the one that lacked most.
 	 */
 	double share_lacked, share_lacked_most;
 };

@@ -228,7 +228,7 @@ static void test_figures_of_every_policy(void **state)
 	static struct seen s;
 	const uint64_t size[] = {1024, 1024, 512};
 	const struct point *const points[] = {rising, falling, calm};
-	const char *const policies[] = {"needy-greedy", "static",	  "mom",   "pve", "squeezed",
+	const char *const policies[] = {"needy-greedy", "static",	  "mom",	"pve",	 "squeezed",
 					"ideal",	"ideal-headroom", "ideal-told", "oracle"};
 	struct trace *t = trace_of(3, size, points);
 	for (size_t i = 0; i < ARRAY_SIZE(policies); i++)
