@@ -258,6 +258,7 @@ static void json_result(struct json_writer *w, const struct run *run, const stru
 	jw_double(w, "unmet_byte_s", r->unmet_byte_s);
 	jw_double(w, "bound_byte_s", r->bound_byte_s);
 	jw_u64(w, "relief_episodes", r->relief_n);
+	jw_u64(w, "relief_over_6s", r->relief_long_n);
 	jw_double(w, "relief_p50_s", r->relief_p50_s);
 	jw_double(w, "relief_p95_s", r->relief_p95_s);
 	jw_double(w, "relief_p99_s", r->relief_p99_s);

@@ -201,6 +201,8 @@ static double percentile_s(const uint64_t *sorted_ms, size_t n, size_t percent)
 static void relief_result(struct figures *f, struct sim_result *ret)
 {
 	size_t n = ret->relief_n = f->relief_n;
+	for (size_t i = 0; i < n; i++)
+		ret->relief_long_n += f->relief_ms[i] > SIM_LONG_MS;
 	if (!n)
 		return;
 	qsort(f->relief_ms, n, sizeof(f->relief_ms[0]), by_size);

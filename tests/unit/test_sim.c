@@ -151,6 +151,10 @@ static void check_relief(const struct seen *s, const struct sim_result *r)
 	assert_true(r->relief_p95_s == list[(95 * n + 99) / 100 - 1]);
 	assert_true(r->relief_p99_s == list[(99 * n + 99) / 100 - 1]);
 	assert_true(r->relief_max_s == list[n - 1]);
+	size_t longer = 0;
+	for (size_t i = 0; i < n; i++)
+		longer += list[i] > 6;
+	assert_int_equal(r->relief_long_n, longer);
 	assert_true(r->relief_fit_max_s <= r->relief_max_s);
 }
 

@@ -124,6 +124,8 @@ def check_figures(bars, results, start_cpu_s):
                f"(host not short: {number(ours['relief_fit_p99_s'])}; ideal's {number(ideal['relief_p99_s'])}; "
                f"with the least headroom left to all and demand known: {number(headroom['relief_p99_s'])}; "
                f"demand known as it is told: {number(told['relief_p99_s'])})")
+    print("           (waits over 6 s, of all: " + "; ".join(
+        f"{result['policy']} {result['relief_over_6s']} of {result['relief_episodes']}" for result in (ours, ideal, headroom, told)) + ")")
     bars.check("churn", ours["churn"], 1.5,
                f"(least recently used first, without delay, headroom and buffer: {number(ours['churn_blind'])}; "
                f"ideal's {number(ideal['churn'])})")

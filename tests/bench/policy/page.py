@@ -26,6 +26,8 @@ COLUMNS = [
     ("regret %", lambda r: 100 * r["regret"]),
     ("p50 s", lambda r: r["relief_p50_s"]),
     ("p99 s", lambda r: r["relief_p99_s"]),
+    ("waits", lambda r: r["relief_episodes"]),
+    ("over 6 s", lambda r: r["relief_over_6s"]),
     ("churn", lambda r: r["churn"]),
     ("blind", lambda r: r["churn_blind"]),
     ("reversals", lambda r: r["reversals"]),
