@@ -42,7 +42,6 @@ int core_new(const struct core_config *config, struct core **ret)
 	c->config = *config;
 	c->books.buffer_target_bytes = config->buffer_bytes;
 	c->books.level = LEVEL_HIGH;
-	c->books.hard_ms = NEVER_MS;
 	post_books(c);
 	*ret = c;
 	return 0;
@@ -120,7 +119,6 @@ static struct vm_ctx context(struct core *c, struct effects *out)
 			       .swap_low = c->books.swap_low,
 			       .hold_all = c->hold_all,
 			       .level = c->books.level,
-			       .hard_ms = c->books.hard_ms,
 			       .buffer_bytes = c->books.buffer_bytes,
 			       .now_ms = c->now_ms,
 			       .out = out};
@@ -212,12 +210,7 @@ static void update_books(struct core *c, struct vm_ctx *x)
 	post_books(c);
 	enum host_level before = c->books.level;
 	c->books.level = books_level(&c->books, before, &c->config, &c->host);
-	if (c->books.level < LEVEL_HARD)
-		c->books.hard_ms = NEVER_MS;
-	else if (c->books.hard_ms == NEVER_MS)
-		c->books.hard_ms = x->now_ms;
 	x->level = c->books.level;
-	x->hard_ms = c->books.hard_ms;
 	if (before != c->books.level)
 		record(x, NULL, RECORD_LEVEL, c->books.buffer_target_bytes,
 		       c->books.buffer_bytes > 0 ? (uint64_t)c->books.buffer_bytes : 0, "%s -> %s",
@@ -314,8 +307,15 @@ static void plan_all(struct core *c, struct vm_ctx *x, bool due)
 	}
 	if (due)
 		c->config.policy->plan(&p);
-	for (size_t i = 0; i < p.n; i++)
-		apply_plan(c, p.vms[i], x);
+	for (size_t i = 0; i < p.n; i++) {
+		struct vm *vm = p.vms[i];
+		if (vm->accused) { /* its estimates are for nothing now: the next round plans it */
+			vm_accuse(vm, x);
+			note_change(c, vm);
+		} else {
+			apply_plan(c, vm, x);
+		}
+	}
 }
 
 static void plan_round(struct core *c, struct vm_ctx *x, bool due)

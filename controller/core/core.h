@@ -18,7 +18,6 @@ struct books {
 	uint64_t resident_bytes, swapped_bytes;
 	uint64_t unmet_bytes; /* wanted by needy VMs and not had in the last round */
 	enum host_level level;
-	uint64_t hard_ms; /* since when it has been hard or low; NEVER_MS: it is not */
 	bool swap_low;
 	size_t vms;
 };

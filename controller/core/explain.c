@@ -79,7 +79,8 @@ static void explain_wss(struct terms *t, const struct vm *vm, uint64_t now_ms)
 	if (vm_wss_overclaims(vm, now_ms))
 		term(t, "claim", true, vm_size_bytes(vm), "it says it is in need, and touches less than half of this");
 	else if (vm_wss_untouched(vm, now_ms))
-		term(t, "claim", true, vm->demand_bytes, "by its word; for %.0f min it touched less than half of this",
+		term(t, "claim", true, vm->untouched_of_bytes,
+		     "by its word; for %.0f min it touched less than half of this",
 		     seconds_since(now_ms, vm->untouched_ms) / 60);
 	else if (known && vm->wss_underclaims)
 		term(t, "claim", true, vm->used_bytes, "what it says it uses; it touches more, which counts");

@@ -271,11 +271,9 @@ static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 	return serve_rest(p, needy, available);
 }
 
-/* Under a quarter of its headroom is left, of what it touches. */
+/* Under a quarter of its headroom is left. */
 static bool is_tight(const struct vm *vm)
 {
-	if (vm_wss_untouched(vm, vm->estimate_ms))
-		return false;
 	uint64_t least = add_sat_u64(vm->demand_bytes, vm->headroom_bytes / 4);
 	return granted_size(vm) < min_u64(least, vm_max_bytes(vm)) && vm->demand_confidence >= 0.5;
 }
@@ -441,6 +439,8 @@ static uint64_t can_give(const struct vm *vm, const struct plan *p, unsigned pas
 	uint64_t floor = pass == 1 ? max_u64(vm->need_bytes, lately) : pass == 2 ? min_u64(vm->need_bytes, tight) : min;
 	if (vm_doubted(vm, p->books))
 		floor = vm_credit_bytes(vm, p->books);
+	if (vm->hoarder && pass < 3)
+		floor = max_u64(floor, vm_credit_bytes(vm, p->books));
 	floor = max_u64(max_u64(floor, min), vm_shrink_floor_bytes(vm, p->ctx));
 	return sub_sat_u64(size, floor);
 }
@@ -516,6 +516,53 @@ static bool looks_around(const struct plan *p)
 	return false;
 }
 
+/* Somebody in need does not get what it lacks, and it is no claim of long ago. */
+static bool memory_is_lacking(const struct plan *p, size_t needy)
+{
+	for (size_t i = 0; i < needy; i++) {
+		const struct vm *vm = p->vms[i];
+		bool now = p->now_ms - vm->needy_sign_ms <= 2 * p->config->interval_ms;
+		if (now && !vm_doubted(vm, p->books) && vm->plan_bytes < vm_max_bytes(vm))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * So long, and what others have too much has been fetched. Needs that come and go are one: the time between them counts
+ * an eighth against.
+ */
+#define LACKING_MS 10000
+#define LACKING_FADES 8
+
+static bool lacks_for_long(const struct plan *p)
+{
+	struct policy_host *m = p->memory;
+	uint64_t since_ms = p->now_ms - m->lacking_ms, interval_ms = p->config->interval_ms;
+	bool goes_on = m->lacking_ms && since_ms <= 2 * interval_ms;
+	m->lacking_until_ms = max_u64(m->lacking_until_ms, p->now_ms) + LACKING_FADES * (goes_on ? since_ms : 0);
+	m->lacking_ms = p->now_ms;
+	return m->lacking_until_ms - p->now_ms >= (uint64_t)LACKING_FADES * LACKING_MS;
+}
+
+/*
+ * Nobody's share is paid for what another has beyond his own, says he uses, and has not touched for ten minutes: that
+ * is had of him. One at a time, who has most of it: what is coming is counted at the next round.
+ */
+static void accuse(struct plan *p)
+{
+	struct vm *best = NULL;
+	uint64_t most = 0;
+	for (size_t i = 0; i < p->n; i++) {
+		struct vm *vm = p->vms[i];
+		uint64_t above = sub_sat_u64(coming_size(vm), vm_credit_bytes(vm, p->books));
+		if (above > max_u64(most, vm_dead_band_bytes(vm, p->config)) && vm_hoards(vm, p->ctx))
+			best = vm, most = above;
+	}
+	if (best)
+		best->accused = true;
+}
+
 static void reclaim(struct plan *p, size_t needy, uint64_t unmet)
 {
 	const struct books *books = p->books;
@@ -541,6 +588,8 @@ static void reclaim(struct plan *p, size_t needy, uint64_t unmet)
 		left = take_pass(p, left, 1, look_back_ms[i], &need);
 	if (left > MIB)
 		left = take_pass(p, left, 1, 0, &need); /* where shares were too small, the greediest give the rest */
+	if (left > MIB && memory_is_lacking(p, needy) && lacks_for_long(p))
+		accuse(p);
 	if (!need.hurry || left <= MIB)
 		return;
 	/* Headroom is worth more than a full buffer: it is taken only to leave this level, or for somebody in need. */

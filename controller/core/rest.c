@@ -8,8 +8,7 @@ static bool settled(const struct vm *vm)
 	return vm->state == VM_STEADY && !vm->needy && vm->op_ms == NEVER_MS && !vm->balloon_pending &&
 	       !vm->limit_pending && !reopens && !vm->advice_limit_bytes && vm->surge_bytes == 0 &&
 	       vm_balloon_works(vm) && !vm->double_swap && vm->double_swap_signs == 0 && vm->faulting_ms == NEVER_MS &&
-	       vm->limit_known && vm->untouched_ms == NEVER_MS && !vm->silent && !vm->distrusted && !vm->by_limit &&
-	       vm->silent_from_ms == vm->asked_ms;
+	       vm->limit_known && !vm->silent && !vm->distrusted && !vm->by_limit && vm->silent_from_ms == vm->asked_ms;
 }
 
 /* What was seen last is from after the last change: rules that wait for such a look have had it. */

@@ -94,6 +94,8 @@ union policy_vm {
 
 struct policy_host {
 	uint64_t round_made, round_ms; /* the core's: last round of a policy with an interval of its own */
+	uint64_t lacking_ms,
+		lacking_until_ms; /* needy-greedy's: last that somebody lacked memory, and how long that counts */
 	union {
 		struct {
 			uint64_t free_bytes[POLICY_SAMPLES];
@@ -126,6 +128,8 @@ struct vm {
 	uint64_t silent_from_ms; /* asked since then, and never a word of what it uses */
 	bool silent;		 /* so for long: see vm_by_limit_alone() */
 	bool distrusted;	 /* its working set showed that its word is wrong: likewise; see vm_wss.c */
+	bool hoarder;		 /* it did not even claim to be in need: it keeps its share */
+	bool accused;		 /* by a plan, for the rest of the step */
 	uint64_t claim_ms;	 /* when it last said that it lacks memory, believed or not, or could not speak */
 	uint64_t evidence_ms;	 /* when its working set was last known */
 	uint64_t trust_ms;	 /* so long without such a word, and it is believed again; 0: it never was distrusted */
@@ -169,8 +173,8 @@ struct vm {
 	uint64_t wss_from_ms;	/* windows that began before say nothing: another guest, or it was paused */
 	struct wss_average wss_average;
 	bool wss_overclaims, wss_underclaims; /* it says it uses more, or less, than it touches */
-	uint64_t untouched_ms; /* since when it touched less than half of what it says it uses; NEVER_MS: it touches it
-				*/
+	uint64_t untouched_ms; /* since when each window saw less than half of what it says it uses; NEVER_MS: not so */
+	uint64_t untouched_of_bytes; /* what it said at the last of them */
 
 	/* --- estimates, see demand.c --- */
 	uint64_t demand_bytes;
@@ -273,7 +277,6 @@ struct vm_ctx {
 	bool swap_low; /* host swap below keep_free */
 	bool hold_all;
 	enum host_level level;
-	uint64_t hard_ms;     /* since when that has been hard or low; NEVER_MS: it is not */
 	int64_t buffer_bytes; /* as the step began */
 	uint64_t now_ms;
 	struct effects *out;
@@ -429,8 +432,12 @@ uint64_t vm_wss_bytes(const struct vm *vm);	  /* the average; at most its maximu
 uint64_t vm_wss_error_bytes(const struct vm *vm); /* of that: the last reading's, and how far the average is from it */
 /* It claims to be in need, and what was measured, and is still believed, says that it is not. */
 bool vm_wss_overclaims(const struct vm *vm, uint64_t now_ms);
-/* For ten minutes and longer it has touched less than half of what it says it uses. */
+/* For ten minutes and longer it has touched less than half of what it says it uses, as far as is known. */
 bool vm_wss_untouched(const struct vm *vm, uint64_t now_ms);
+/* And says so now, needs nothing, and its limit alone can size it: what it does not touch may be had of it. */
+bool vm_hoards(const struct vm *vm, const struct vm_ctx *x);
+/* It is distrusted for that, but keeps its credit. */
+void vm_accuse(struct vm *vm, struct vm_ctx *x);
 
 /* ---- estimators (demand.c) ---- */
 void vm_take_stats(struct vm *vm, struct vm_ctx *x, const struct guest_stats *s);

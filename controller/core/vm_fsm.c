@@ -209,6 +209,7 @@ static enum vm_signal freeze(struct vm *vm, struct vm_ctx *x)
 static enum vm_signal resume(struct vm *vm, struct vm_ctx *x)
 {
 	vm_forget_signals(vm);
+	vm->untouched_ms = NEVER_MS;
 	vm->wss_from_ms = x->now_ms; /* a window that it stood still in says nothing */
 	if (!vm->advice_limit_bytes) /* a limit raised for the reading's sake is no size */
 		vm->target_bytes = vm_size_bytes(vm);

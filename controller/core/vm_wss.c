@@ -8,11 +8,14 @@
  *   wss_overclaims. Where the limit alone can size it, its host sees whether it lacks memory, and it is distrusted: its
  *   word counts for nothing until it has not claimed to be in need for a while, which an honest guest does not with an
  *   empty balloon. Elsewhere it keeps what all have alike and has no claim to more (vm_doubted).
- *   it is in no need, and by its word uses more than twice what it touched, in each window for ten minutes, while
- * others lack memory: the same, where the limit alone can size it. What it does not touch the limit takes, and it pays
- * by major faults if it was wrong. Elsewhere its word stands: an honest guest that cannot be swapped by its host would
- * swap. it touched clearly more than it says it uses, page cache included: wss_underclaims. Then what it touched is its
- * demand.
+ *
+ *   it is in no need, and for ten minutes each window saw less than half of what it says it uses, while others in need
+ *   lack memory that nobody has too much of (the policy decides): where the limit alone can size it, what is above its
+ *   own share is had of it by that, and it pays by major faults if it was wrong. Elsewhere its word stands: an honest
+ *   guest that cannot be swapped by its host would swap.
+ *
+ *   it touched clearly more than it says it uses, page cache included: wss_underclaims. Then what it touched is its
+ *   demand.
  *
  * A guest that says nothing is judged by its working set alone.
  */
@@ -81,29 +84,35 @@ static bool overclaims(const struct vm *vm, const struct wss_reading *r)
 
 /* A server's cache is idle for minutes, and wanted again when its next job runs. */
 #define UNTOUCHED_MS 600000
-/* What greedy VMs have too much is fetched within seconds; a host that stays short has nothing else left. */
-#define SHORT_MS 10000
+#define UNTOUCHED_GROWN 8 /* says so much more than at its last window: there is something that no window has seen */
 
+/* Before the reading is averaged: windows that were too far apart for the last to be known are no run. */
 static void note_untouched(struct vm *vm, const struct vm_ctx *x, const struct wss_reading *r)
 {
 	uint64_t most = add_sat_u64(r->wss_bytes, r->error_bytes), said;
-	bool told = vm_stats_recent(vm, x->config, x->now_ms) && vm_guest_used_bytes(vm, &said);
-	if (told && !vm->distrusted)
+	if (!vm_wss_known(vm, x->now_ms))
+		vm->untouched_ms = NEVER_MS;
+	if (!vm_stats_recent(vm, x->config, x->now_ms) || !vm_guest_used_bytes(vm, &said))
+		return; /* nonsense, or nothing, takes nothing back */
+	if (!vm->distrusted)
 		said = min_u64(vm_size_bytes(vm), vm->demand_bytes);
-	if (!told || most >= said / OVERCLAIM_SHARE)
+	if (most >= said / OVERCLAIM_SHARE)
 		vm->untouched_ms = NEVER_MS;
 	else if (vm->untouched_ms == NEVER_MS)
 		vm->untouched_ms = r->began_ms;
+	vm->untouched_of_bytes = said;
 }
 
 bool vm_wss_untouched(const struct vm *vm, uint64_t now_ms)
 {
-	return vm->untouched_ms != NEVER_MS && now_ms - vm->untouched_ms >= UNTOUCHED_MS;
+	return vm->untouched_ms != NEVER_MS && now_ms - vm->untouched_ms >= UNTOUCHED_MS && vm_wss_known(vm, now_ms);
 }
 
-static bool hoards(const struct vm *vm, const struct vm_ctx *x)
+bool vm_hoards(const struct vm *vm, const struct vm_ctx *x)
 {
-	return vm_wss_untouched(vm, x->now_ms) && x->hard_ms != NEVER_MS && x->now_ms - x->hard_ms >= SHORT_MS;
+	uint64_t says = min_u64(vm_size_bytes(vm), vm->demand_bytes), said = vm->untouched_of_bytes;
+	bool same = says <= add_sat_u64(said, said / UNTOUCHED_GROWN) && vm->demand_confidence >= 0.9;
+	return vm_wss_untouched(vm, x->now_ms) && same && !vm->needy && !vm->distrusted && vm_limit_alone_works(vm, x);
 }
 
 /*
@@ -160,24 +169,27 @@ static void stop_believing(struct vm *vm, struct vm_ctx *x, const char *why)
 	vm->distrusted = vm->by_limit = true;
 	vm->claim_ms = vm->evidence_ms = x->now_ms;
 	vm->untouched_ms = NEVER_MS;
-	vm->trust_ms = vm->trust_ms ? min_u64(2 * vm->trust_ms, TRUST_MOST_MS) : TRUST_AGAIN_MS;
 	record(x, vm, RECORD_DISTRUSTED, size, vm_wss_bytes(vm), "%s, and touches %llu of %llu MiB", why,
 	       (unsigned long long)(vm->wss.wss_bytes / MIB), (unsigned long long)(size / MIB));
 }
 
+void vm_accuse(struct vm *vm, struct vm_ctx *x)
+{
+	vm->accused = false;
+	vm->hoarder = true;
+	stop_believing(vm, x, "others lack memory, it says that it uses what it has");
+}
+
 static void believe_again(struct vm *vm, struct vm_ctx *x, const char *why)
 {
-	vm->distrusted = false;
+	vm->distrusted = vm->hoarder = false;
 	record(x, vm, RECORD_DISTRUSTED_OVER, vm_size_bytes(vm), vm->target_bytes, "%s", why);
 }
 
 void vm_review_distrust(struct vm *vm, struct vm_ctx *x)
 {
-	if (!vm->distrusted) {
-		if (hoards(vm, x) && vm_limit_alone_works(vm, x))
-			stop_believing(vm, x, "others lack memory, it says that it uses what it has");
+	if (!vm->distrusted)
 		return;
-	}
 	struct vm_ctx lasting = *x;
 	lasting.swap_low = false; /* that passes, and is no time to believe it */
 	if (vm_wss_known(vm, x->now_ms))
@@ -189,7 +201,7 @@ void vm_review_distrust(struct vm *vm, struct vm_ctx *x)
 	else if (x->now_ms - vm->evidence_ms >= TRUST_AGAIN_MS)
 		believe_again(vm, x, "what it touches has not been known for ten minutes");
 	else if (x->now_ms - vm->claim_ms >= max_u64(vm->trust_ms, TRUST_AGAIN_MS))
-		believe_again(vm, x, "it has not said for long that it lacks memory");
+		believe_again(vm, x, "what it says and what it touches have agreed for long");
 }
 
 void vm_forget_distrust(struct vm *vm, struct vm_ctx *x)
@@ -215,12 +227,14 @@ void vm_take_wss(struct vm *vm, struct vm_ctx *x, const struct wss_reading *r)
 	}
 	vm->wss = *r;
 	vm->wss.why[0] = '\0';
+	note_untouched(vm, x, r);
 	wss_average_take(&vm->wss_average, r->wss_bytes, r->error_bytes, x->now_ms);
 	vm->wss_overclaims = overclaims(vm, r);
 	vm->wss_underclaims = underclaims(vm, x, r);
-	note_untouched(vm, x, r);
 	if (vm->distrusted && vm->untouched_ms != NEVER_MS)
 		vm->claim_ms = x->now_ms;
-	if (vm->wss_overclaims && !vm->distrusted && vm_limit_alone_works(vm, x))
-		stop_believing(vm, x, "it says that it lacks memory");
+	if (!vm->wss_overclaims || vm->distrusted || !vm_limit_alone_works(vm, x))
+		return;
+	vm->trust_ms = vm->trust_ms ? min_u64(2 * vm->trust_ms, TRUST_MOST_MS) : TRUST_AGAIN_MS;
+	stop_believing(vm, x, "it says that it lacks memory");
 }

@@ -81,7 +81,7 @@
 #define BOOKS(T, P)                                                                                                    \
 	U64(T, P, pool_bytes), U64(T, P, buffer_target_bytes), U64(T, P, committed_max_bytes), U64(T, P, granted_bytes), \
 	U64(T, P, buffer_bytes), U64(T, P, resident_bytes), U64(T, P, swapped_bytes), U64(T, P, unmet_bytes),          \
-	ENUM(T, P, level, LEVEL_HIGH, LEVEL_END), U64(T, P, hard_ms), BOOL(T, P, swap_low), U64(T, P, vms)
+	ENUM(T, P, level, LEVEL_HIGH, LEVEL_END), BOOL(T, P, swap_low), U64(T, P, vms)
 
 static const struct field image_list[] = {
 	CONFIG(struct core_image, config.),
@@ -99,7 +99,7 @@ static const struct field vm_list[] = {
 	FACTS(struct vm, facts.), U64(struct vm, , added_ms), U64(struct vm, , carried_bytes), BOOL(struct vm, , booted),
 	/* what was seen last */
 	STATS(struct vm, stats.), BOOL(struct vm, , has_stats), U64(struct vm, , stats_ms), INT(struct vm, , stats_advances),
-	U64(struct vm, , asked_ms), U64(struct vm, , silent_from_ms), BOOL(struct vm, , silent), BOOL(struct vm, , distrusted),
+	U64(struct vm, , asked_ms), U64(struct vm, , silent_from_ms), BOOL(struct vm, , silent), BOOL(struct vm, , distrusted), BOOL(struct vm, , hoarder), BOOL(struct vm, , accused),
 	U64(struct vm, , claim_ms), U64(struct vm, , evidence_ms), U64(struct vm, , trust_ms), BOOL(struct vm, , by_limit),
 	SAMPLE(struct vm, sample.), BOOL(struct vm, , has_sample), U64(struct vm, , sample_ms),
 	U64(struct vm, , actual_bytes), BOOL(struct vm, , actual_seen), U64(struct vm, , actual_change_ms), BOOL(struct vm, , actual_trusted),
@@ -119,7 +119,7 @@ static const struct field vm_list[] = {
 	/* working set */
 	WSS(struct vm, wss.), U64(struct vm, , wss_ms), U64(struct vm, , wss_from_ms), U64(struct vm, wss_average., fast_bytes),
 	U64(struct vm, wss_average., slow_bytes), U64(struct vm, wss_average., ms), U64(struct vm, wss_average., readings),
-	BOOL(struct vm, , wss_overclaims), BOOL(struct vm, , wss_underclaims), U64(struct vm, , untouched_ms),
+	BOOL(struct vm, , wss_overclaims), BOOL(struct vm, , wss_underclaims), U64(struct vm, , untouched_ms), U64(struct vm, , untouched_of_bytes),
 	/* estimates */
 	U64(struct vm, , demand_bytes), DOUBLE(struct vm, , demand_confidence), U64(struct vm, , estimate_ms), U64(struct vm, , used_bytes),
 	U64(struct vm, , used_ms), U64(struct vm, , blind_until_ms), U64(struct vm, , growth_from_bytes), U64(struct vm, , growth_from_ms), U64(struct vm, , grown_bytes),

@@ -334,18 +334,23 @@ static void a_claim_with_pauses_is_found_out_where_others_lack_memory(void **sta
 	}
 	assert_true(vm_wss_untouched(vm, k->now_ms));
 	assert_non_null(strstr(explained(k, "claim")->text, "for 10 min"));
-	k->config.pool_bytes = 900 * MIB;
-	struct event ev = {.type = EVENT_CONFIG, .config = &k->config};
-	assert_int_equal(kit_step(k, &ev), 0);
-	seconds(k, 8, MIB, 8 * MIB);
-	assert_true(core_books(k->core)->level >= LEVEL_HARD);
-	assert_false(vm->distrusted); /* what others have too much may do yet */
-	for (unsigned i = 0; i < 4; i++) {
-		seconds(k, 1, MIB, 8 * MIB);
-		kit_tick(k, 0);
-	}
-	assert_true(vm->distrusted && vm->by_limit);
-	assert_int_equal(vm->demand_bytes, 120 * MIB);
+	seconds(k, 5, MIB, 8 * MIB);
+	struct vm_ctx x = {.config = core_config(k->core), .host = &k->host, .now_ms = k->now_ms, .out = &k->out};
+	assert_true(vm->needy && !vm_hoards(vm, &x)); /* it is to be served, and may not be hit for that */
+	seconds(k, 10, 500 * MIB, 0);
+	x.now_ms = k->now_ms;
+	assert_false(vm->needy);
+	assert_true(vm_hoards(vm, &x));
+	vm->facts.policy.swap = false; /* its word is all there is */
+	assert_false(vm_hoards(vm, &x));
+	vm->facts.policy.swap = true;
+	uint64_t said = vm->demand_bytes;
+	vm->demand_bytes += vm->demand_bytes / 2; /* that no window has seen */
+	assert_false(vm_hoards(vm, &x));
+	vm->demand_bytes = said;
+	kit_signal(k, EVENT_VM_PAUSED, 1);
+	kit_signal(k, EVENT_VM_RUNNING, 1);
+	assert_false(vm_hoards(vm, &x));
 }
 
 static void an_honest_needy_guest_is_not_doubted(void **state)
