@@ -493,6 +493,54 @@ static void who_is_never_satisfied_has_no_claim_beyond_its_share(void **unused)
 	assert_true(liar->plan_bytes > 500 * MIB);
 }
 
+static struct vm *round_hoarder(struct round *r, uint64_t size_mib)
+{
+	struct vm *vm = round_vm(r, size_mib, size_mib - 9);
+	vm->estimate_ms = NOW;
+	vm->untouched_ms = NOW - 600000;
+	vm->untouched_of_bytes = vm->demand_bytes;
+	vm->wss = (struct wss_reading){.known = true, .wss_bytes = 60 * MIB, .good_ms = 60000};
+	vm->wss_ms = NOW;
+	wss_average_take(&vm->wss_average, 60 * MIB, 0, NOW);
+	return vm;
+}
+
+/* Somebody in need has lacked memory for ten seconds: the one that has most above its share, one at a time. */
+static void what_a_hoarder_has_above_its_share_is_had_of_it(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_LOW);
+	struct vm *needy = round_needy(r, 300, 10), *first = round_hoarder(r, 900), *second = round_hoarder(r, 800),
+		  *poor = round_hoarder(r, 490);
+	r->books.pool_bytes = 2 * GIB;
+	r->books.committed_max_bytes = 4 * GIB; /* shares of 512 MiB */
+	r->memory.lacking_ms = NOW - 1000;
+	r->memory.lacking_until_ms = NOW + 8 * 8999; /* with this second almost ten */
+	plan(r);
+	assert_true(!first->accused && !second->accused && r->memory.lacking_ms == NOW);
+	r->memory.lacking_ms = NOW - 1000;
+	r->memory.lacking_until_ms = NOW + 8 * 9000;
+	plan(r);
+	assert_true(first->accused && !second->accused && !poor->accused);
+	first->accused = false;
+	first->untouched_ms++; /* not ten minutes yet */
+	plan(r);
+	assert_true(!first->accused && second->accused && !poor->accused);
+	second->accused = false;
+	second->untouched_of_bytes = 600 * MIB; /* says more than at its last window */
+	plan(r);
+	assert_true(!first->accused && !second->accused && !poor->accused);
+	first->untouched_ms--;
+	needy->needy_sign_ms = NOW - 2500; /* a claim of before */
+	plan(r);
+	assert_false(first->accused);
+	needy->needy_sign_ms = NOW;
+	/* Who was found keeps its share. */
+	first->distrusted = first->by_limit = first->hoarder = true;
+	first->demand_bytes = 60 * MIB;
+	plan(r);
+	assert_true(!first->accused && first->plan_bytes < 900 * MIB && first->plan_bytes >= 512 * MIB);
+}
+
 static void the_tight_grow_before_it_hurts(void **unused)
 {
 	struct round *r = round_new(128 * MIB, LEVEL_HIGH);
@@ -656,6 +704,7 @@ int main(void)
 		cmocka_unit_test(the_needy_never_give),
 		cmocka_unit_test(nobody_gives_before_all_that_were_found_are_known),
 		cmocka_unit_test(who_is_never_satisfied_has_no_claim_beyond_its_share),
+		cmocka_unit_test(what_a_hoarder_has_above_its_share_is_had_of_it),
 		cmocka_unit_test(the_tight_grow_before_it_hurts),
 		cmocka_unit_test(dwell_protects_but_not_from_a_rescue),
 		cmocka_unit_test(many_small_shares_still_fill_the_buffer),
