@@ -81,7 +81,7 @@ PLAN = [
     (2, "lab", "test_remove", ""),
 ]
 # Not part of all tests: for those who ask by the module's name, as they can for any module of tests/system.
-ON_DEMAND = [(1, "lab", "test_wss_table", ""), (1, "lab", "test_apparmor", "")]
+ON_DEMAND = [(2, "lab", "test_hoard", ""), (1, "lab", "test_wss_table", ""), (1, "lab", "test_apparmor", "")]
 # Programs for modules inside, in /lab/programs. They are of this machine: where
 # its release is newer than the lab's they may not load there, which is skipped.
 PROGRAMS = {"test_wss": ("watch",), "test_wss_table": ("watch", "cost"), "test_advice_here": ("advice_check",)}
