@@ -77,6 +77,7 @@ static size_t needy_first(struct plan *p)
 
 #define HELPING_LEAST_BYTES (128 * MIB) /* most of a buffer, half of its size: whichever is less */
 #define HELPING_SHARE 4			/* of what a VM has of the pool on average */
+#define FEW_VMS 8 /* of more than these several may ask within the same second: so much less for each */
 
 /*
  * A guest whose own swap is full kills something within a second: a first helping is not little, whatever is known.
@@ -86,6 +87,8 @@ static size_t needy_first(struct plan *p)
 static uint64_t least_helping(const struct plan *p, uint64_t size)
 {
 	uint64_t part = p->books->level == LEVEL_HIGH ? p->books->pool_bytes / p->n / HELPING_SHARE : 0;
+	if (p->n > FEW_VMS)
+		part = mul_div_u64(part, FEW_VMS, p->n);
 	uint64_t most = min_u64(size, max_u64(HELPING_LEAST_BYTES, part));
 	return min_u64(max_u64(p->books->buffer_target_bytes / 4 * 3, size / 2), most);
 }
