@@ -10,6 +10,7 @@ MEMORY_MIB = 256
 USED_MIB = 170
 NEVER_MS = 24 * 3600 * 1000  # the workload goes through its memory once in so long
 WINDOW_S = 5
+WEIGHT = 50
 UNTOUCHED_S = 600  # so long it has to be idle: UNTOUCHED_MS of controller/core/vm_wss.c
 
 
@@ -29,6 +30,7 @@ class Bench(Site):
         self.web.job("use 20")
         self.wait_managed("heap", "web", "db")
         self.memocd.memoc_text("hold", "db")
+        self.memocd.memoc_text("set", "heap", f"weight={WEIGHT}")  # it uses more than its share
 
     def configure(self, pool):
         self.memocd.write_config({**CONFIG, "host": {**CONFIG["host"], "pool": pool, "buffer": "16M"},
@@ -40,8 +42,8 @@ class Bench(Site):
         return [line for line in self.memocd.memoc_text("explain", "heap").splitlines() if line.startswith("claim")]
 
     def share_bytes(self):
-        """Of the pool, by size."""
-        return self.memocd.host()["pool_bytes"] * MEMORY_MIB // sum(guest.memory_mib for guest in self.guests.values())
+        """Of the pool, by size and weight."""
+        return self.memocd.host()["pool_bytes"] * MEMORY_MIB // sum(guest.memory_mib for guest in self.guests.values()) * WEIGHT // 100
 
 
 def fixture(lab):
