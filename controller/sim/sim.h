@@ -69,9 +69,9 @@ struct sim_options {
 	const struct core_config *config; /* NULL = defaults */
 };
 
-/* Figures of one policy; definitions in policy.md. */
 #define SIM_LONG_MS 6000 /* what the 99th percentile of relief is to be at most (policy.md) */
 
+/* Figures of one policy; definitions in policy.md. */
 struct sim_result {
 	char policy[32];
 	size_t hosts, vms;
