@@ -536,11 +536,19 @@ static bool surges(const struct vm *vm, uint64_t now_ms, uint64_t usable)
 	return sub_sat_u64(usable, vm->surge_bytes) <= mul_div_u64(vm->surge_bytes, 1000, elapsed_ms);
 }
 
+/* And was not given anything since. What a short host left it, see needy-greedy, is no need when others have it back. */
+static bool was_shrunk(const struct vm *vm)
+{
+	return vm->shrink_ms != NEVER_MS && (vm->grow_ms == NEVER_MS || vm->grow_ms < vm->shrink_ms);
+}
+
 static double low_sign(struct vm *vm, const struct vm_ctx *x, uint64_t usable)
 {
 	uint64_t low = vm_low_usable_bytes(vm), present = present_bytes(vm),
 		 left = sub_sat_u64(usable, vm->surge_bytes);
 	bool plausible = !present || present >= vm_size_bytes(vm) / 4 * 3;
+	if (was_shrunk(vm))
+		low /= 2;
 	if (usable < low && plausible) {
 		vm->usable_bytes = usable;
 		vm->usable_ms = x->now_ms;

@@ -77,7 +77,13 @@ static size_t needy_first(struct plan *p)
 
 #define HELPING_LEAST_BYTES (128 * MIB) /* most of a buffer, half of its size: whichever is less */
 #define HELPING_SHARE 4			/* of what a VM has of the pool on average */
-#define FEW_VMS 8 /* of more than these several may ask within the same second: so much less for each */
+#define FEW_VMS 8
+
+/* For one of them. Of more than a few several may ask within the same second: so much less for each. */
+static uint64_t if_few(const struct plan *p, uint64_t bytes)
+{
+	return p->n <= FEW_VMS ? bytes : mul_div_u64(bytes, FEW_VMS, p->n);
+}
 
 /*
  * A guest whose own swap is full kills something within a second: a first helping is not little, whatever is known.
@@ -86,9 +92,7 @@ static size_t needy_first(struct plan *p)
  */
 static uint64_t least_helping(const struct plan *p, uint64_t size)
 {
-	uint64_t part = p->books->level == LEVEL_HIGH ? p->books->pool_bytes / p->n / HELPING_SHARE : 0;
-	if (p->n > FEW_VMS)
-		part = mul_div_u64(part, FEW_VMS, p->n);
+	uint64_t part = p->books->level == LEVEL_HIGH ? if_few(p, p->books->pool_bytes / p->n / HELPING_SHARE) : 0;
 	uint64_t most = min_u64(size, max_u64(HELPING_LEAST_BYTES, part));
 	return min_u64(max_u64(p->books->buffer_target_bytes / 4 * 3, size / 2), most);
 }
@@ -166,7 +170,8 @@ static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
 	} else {
 		helping = blind_helping(p, vm);
 	}
-	unsigned rounds = min_u64(sub_sat_u64(vm->needy_rounds, 1), 8);
+	bool in_full = p->books->level <= LEVEL_SOFT;
+	unsigned rounds = in_full ? min_u64(sub_sat_u64(vm->needy_rounds, 1), 8) : 0;
 	return min_u64(mul_div_u64(helping, UINT64_C(1) << rounds, 1), potential);
 }
 
@@ -183,8 +188,8 @@ static bool outgrows(const struct vm *vm, const struct plan *p)
 {
 	uint64_t left = sub_sat_u64(vm->target_bytes, vm_size_bytes(vm));
 	uint64_t way = mul_div_u64(vm->speed_bytes_per_s, p->config->interval_ms, 1000);
-	return vm->state == VM_GROWING_BALLOON && p->books->level <= LEVEL_SOFT && vm->stats_ms > vm->grow_ms &&
-	       vm->needy_sign_ms > vm->grow_ms && runs_dry(vm) && left < way;
+	return vm->state == VM_GROWING_BALLOON && vm->stats_ms > vm->grow_ms && vm->needy_sign_ms > vm->grow_ms &&
+	       runs_dry(vm) && left < way;
 }
 
 /* One helping a second look: a VM that was just given memory is judged again when its signals have seen it. */
@@ -217,7 +222,7 @@ static bool can_wait(const struct vm *vm, const struct plan *p)
 	uint64_t left = sub_sat_u64(vm->left_bytes, vm->surge_bytes);
 	bool waited = p->now_ms - vm->needy_since_ms >= WAIT_INTERVALS * p->config->interval_ms;
 	bool swaps = swapped_bytes(vm, p) != 0;
-	return vm->left_known && left >= vm_low_usable_bytes(vm) / 4 && !waited && !swaps && !vm->host_need;
+	return vm->left_known && left >= vm_low_usable_bytes(vm) / 10 && !waited && !swaps && !vm->host_need;
 }
 
 static bool asks(const struct vm *vm, const struct plan *p)
@@ -227,51 +232,90 @@ static bool asks(const struct vm *vm, const struct plan *p)
 	return !vm->pinned_bytes && !vm_doubted(vm, p->books) && needy_wish(p, vm) && !helping_in_progress(vm, p);
 }
 
-/* What is left goes down the order; returns what could not be met. */
-static uint64_t serve_rest(struct plan *p, size_t needy, uint64_t *available)
+/* The smallest wish first; the heavier a VM, the smaller its wish counts. */
+static int by_wish(const void *a, const void *b)
 {
-	uint64_t unmet = 0;
+	const struct vm *va = *(struct vm *const *)a, *vb = *(struct vm *const *)b;
+	double wa = (double)va->wish_bytes / va->facts.policy.weight,
+	       wb = (double)vb->wish_bytes / vb->facts.policy.weight;
+	if (wa != wb)
+		return wa < wb ? -1 : 1;
+	return va->rank < vb->rank ? -1 : va->rank > vb->rank;
+}
+
+/* What each asks for, and at first nothing beyond what it has. Returns how much that is of all. */
+static uint64_t hear_wishes(struct plan *p, size_t needy)
+{
+	uint64_t all = 0, none = 0;
 	for (size_t i = 0; i < needy; i++) {
 		struct vm *vm = p->vms[i];
-		uint64_t wish = needy_wish(p, vm), size = granted_size(vm);
-		if (!asks(vm, p))
+		char why[EFFECT_REASON_LEN];
+		vm->rank = (unsigned)i + 1;
+		vm->wish_bytes = asks(vm, p) ? needy_wish(p, vm) : 0;
+		if (!vm->wish_bytes)
 			continue;
-		uint64_t has = vm->plan_bytes > size ? vm->plan_bytes - size : 0;
-		uint64_t more = min_u64(sub_sat_u64(wish, has), *available);
-		vm->plan_bytes += more;
-		*available -= more;
-		unmet = add_sat_u64(unmet, sub_sat_u64(wish, has + more));
-		if (has + more < wish)
-			vm->bounds |= BOUND_BUFFER;
+		snprintf(why, sizeof(why), "needy, rank %u of %zu: %s", vm->rank, needy, vm->needy_why);
+		give(p, vm, 0, &none, why);
+		all = add_sat_u64(all, vm->wish_bytes);
 	}
-	return unmet;
+	return all;
+}
+
+/* Returns what is left of the given bytes. */
+static uint64_t grant(struct vm *vm, uint64_t most, uint64_t bytes)
+{
+	uint64_t got = min_u64(min_u64(vm->wish_bytes, most), bytes);
+	vm->plan_bytes += got;
+	vm->wish_bytes -= got;
+	return bytes - got;
+}
+
+static uint64_t serve_in_turn(struct plan *p, size_t needy, uint64_t bytes)
+{
+	for (size_t i = 0; i < needy; i++)
+		bytes = grant(p->vms[i], UINT64_MAX, bytes);
+	return bytes;
+}
+
+static double claim(const struct vm *vm, size_t needy)
+{
+	return (double)(needy + 1 - vm->rank) * (double)vm->wish_bytes;
+}
+
+static uint64_t serve_by_rank(struct plan *p, size_t needy, uint64_t bytes)
+{
+	uint64_t pot = bytes;
+	double total = 0;
+	for (size_t i = 0; i < needy; i++)
+		total += claim(p->vms[i], needy);
+	for (size_t i = 0; i < needy && total > 0; i++)
+		bytes = grant(p->vms[i], share_of(pot, claim(p->vms[i], needy) / total), bytes);
+	return bytes;
 }
 
 /*
- * Two passes over the needy in order: first each gets its share by position, weight and growth potential, so that
- * nobody starves; then what is left goes down the order.
+ * Where there is not enough for all, half of it goes to the smallest wishes first: many small ones wait long for what one
+ * large one hardly misses. The rest goes by rank and growth potential: a large one takes longest to be brought, and is
+ * not to begin last. What is left then goes to the smallest again. Returns what could not be met.
  */
 static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 {
-	double total = 0;
-	uint64_t pot = *available;
-	for (size_t i = 0; i < needy; i++) {
-		p->vms[i]->rank = (unsigned)i + 1;
-		if (asks(p->vms[i], p))
-			total += (double)(needy - i) * (double)needy_wish(p, p->vms[i]);
+	uint64_t all = hear_wishes(p, needy), bytes = min_u64(all, *available), small = bytes / 2;
+	*available -= bytes;
+	if (bytes == all) {
+		serve_in_turn(p, needy, all);
+		return 0;
 	}
+	qsort(p->vms, needy, sizeof(p->vms[0]), by_wish);
+	bytes = bytes - small + serve_in_turn(p, needy, small);
+	serve_in_turn(p, needy, serve_by_rank(p, needy, bytes));
+	uint64_t unmet = 0;
 	for (size_t i = 0; i < needy; i++) {
-		struct vm *vm = p->vms[i];
-		uint64_t wish = needy_wish(p, vm);
-		if (!asks(vm, p))
-			continue;
-		double part = (double)(needy - i) * (double)wish / total;
-		uint64_t portion = share_of(pot, part);
-		char why[EFFECT_REASON_LEN];
-		snprintf(why, sizeof(why), "needy, rank %u of %zu: %s", vm->rank, needy, vm->needy_why);
-		give(p, vm, min_u64(min_u64(wish, portion), *available), available, why);
+		if (p->vms[i]->wish_bytes)
+			p->vms[i]->bounds |= BOUND_BUFFER;
+		unmet = add_sat_u64(unmet, p->vms[i]->wish_bytes);
 	}
-	return serve_rest(p, needy, available);
+	return unmet;
 }
 
 /* Under a quarter of its headroom is left. */
@@ -281,8 +325,8 @@ static bool is_tight(const struct vm *vm)
 	return granted_size(vm) < min_u64(least, vm_max_bytes(vm)) && vm->demand_confidence >= 0.5;
 }
 
-/* Not swapping yet, but tight: grown before it hurts, while the buffer is half full, by no more than that it is not
- * tight again soon: what it does not use was moved for nothing. */
+/* Not swapping yet, but tight: grown before it hurts, from what the needy of the next seconds will hardly want, by no
+ * more than that it is not tight again soon: what it does not use was moved for nothing. */
 static void serve_tight(struct plan *p, size_t first, uint64_t *available)
 {
 	size_t n = 0;
@@ -290,7 +334,7 @@ static void serve_tight(struct plan *p, size_t first, uint64_t *available)
 		n += is_tight(p->vms[i]);
 	if (n > 1)
 		in_order(p, first);
-	uint64_t keep = p->books->buffer_target_bytes / 2;
+	uint64_t target = p->books->buffer_target_bytes, keep = target - if_few(p, target / 2);
 	for (size_t i = first; i < p->n; i++) {
 		struct vm *vm = p->vms[i];
 		uint64_t size = granted_size(vm);
@@ -405,7 +449,8 @@ static uint64_t used_lately(const struct vm *vm, uint64_t now_ms, uint64_t look_
 
 uint64_t vm_least_headroom_bytes(const struct vm *vm)
 {
-	return min_u64(vm->headroom_bytes / 8 * 5, vm_low_usable_bytes(vm) / 16 * 17);
+	uint64_t low = vm_low_usable_bytes(vm);
+	return min_u64(vm->headroom_bytes / 8 * 5, low + low / 128);
 }
 
 /* What fell by less may be noise, and what it gave it would lack a second later. */
@@ -429,6 +474,13 @@ static uint64_t used_now(const struct vm *vm, const struct plan *p)
 	return add_sat_u64(used, noise < (double)most ? (uint64_t)noise : most);
 }
 
+/* While somebody in need finds nothing all others share in that: as much less is no sign of need then, see demand.c. */
+static uint64_t least_left(const struct vm *vm, const struct plan *p)
+{
+	bool lacking = p->books->level == LEVEL_LOW && p->books->unmet_bytes;
+	return vm_least_headroom_bytes(vm) / (lacking ? 2 : 1);
+}
+
 /*
  * How much a VM can give in a pass. 1: what neither demand, headroom nor recent use justifies. 2 (hard): of its
  * headroom, a part that does not make it tight. 3 (low, host out of memory): down to its minimum, because a host out of
@@ -437,7 +489,7 @@ static uint64_t used_now(const struct vm *vm, const struct plan *p)
 static uint64_t can_give(const struct vm *vm, const struct plan *p, unsigned pass, uint64_t look_back)
 {
 	uint64_t size = min_u64(coming_size(vm), vm->plan_bytes), min = vm_min_bytes(vm, p->config);
-	uint64_t tight = add_sat_u64(used_now(vm, p), vm_least_headroom_bytes(vm));
+	uint64_t tight = add_sat_u64(used_now(vm, p), least_left(vm, p));
 	uint64_t lately = used_lately(vm, p->now_ms, look_back);
 	uint64_t floor = pass == 1 ? max_u64(vm->need_bytes, lately) : pass == 2 ? min_u64(vm->need_bytes, tight) : min;
 	if (vm_doubted(vm, p->books))
@@ -458,6 +510,16 @@ static void take(struct vm *vm, uint64_t bytes, uint64_t can, unsigned pass, boo
 		 pass == 1   ? "it does not need"
 		 : pass == 2 ? "headroom"
 			     : "above its minimum");
+}
+
+/* What a balloon brings by the next look is about a GiB: policy.md has measured 0.95 GiB/s. */
+#define BALLOON_LOOK_BYTES (1000 * MIB)
+
+/* While somebody waits: what is beyond that comes sooner of another balloon, though that VM used it later. */
+static uint64_t at_once(const struct vm *vm, const struct need *need)
+{
+	uint64_t asked = sub_sat_u64(vm_size_bytes(vm), min_u64(coming_size(vm), vm->plan_bytes));
+	return need->rescue ? sub_sat_u64(BALLOON_LOOK_BYTES, asked) : UINT64_MAX;
 }
 
 /* Returns what is left of the shortage. */
@@ -483,7 +545,7 @@ static uint64_t take_pass(struct plan *p, uint64_t shortage, unsigned pass, uint
 		 */
 		if (vm->plan_bytes >= vm_size_bytes(vm))
 			bytes = max_u64(bytes, vm_dead_band_bytes(vm, p->config));
-		bytes = min_u64(bytes, can);
+		bytes = min_u64(min_u64(bytes, can), at_once(vm, need));
 		if (!bytes)
 			continue;
 		take(vm, bytes, can, pass, need->hurry);

@@ -142,7 +142,7 @@ static const struct field vm_list[] = {
 	ENUM(struct vm, , health, BALLOON_UNKNOWN, BALLOON_HEALTH_END), U64(struct vm, , speed_bytes_per_s), U64(struct vm, , floor_bytes),
 	U64(struct vm, , retry_delay_ms), U64(struct vm, , retry_at_ms), U64(struct vm, , inhibit_suspect_ms),
 	/* the policy's plan */
-	U64(struct vm, , plan_bytes), BOOL(struct vm, , plan_urgent), TEXT(struct vm, , plan_reason), INT(struct vm, , bounds), TEXT(struct vm, , reason),
+	U64(struct vm, , plan_bytes), U64(struct vm, , wish_bytes), BOOL(struct vm, , plan_urgent), TEXT(struct vm, , plan_reason), INT(struct vm, , bounds), TEXT(struct vm, , reason),
 	U64(struct vm, , would_bytes),
 	/* stability, double swapping, a person's word */
 	U64(struct vm, , grow_ms), U64(struct vm, , shrink_ms), U64(struct vm, , dwell_ms), U64(struct vm, , change_ms), INT(struct vm, , double_swap_signs),

@@ -342,6 +342,30 @@ static void low_usable_is_need_unless_memory_was_given_since(void **state)
 	assert_int_equal(vm->needy_sign_ms, sign_ms); /* no new sign from the old snapshot */
 }
 
+/* Else all that a short host took headroom of would be in need as soon as it is not short any more. */
+static void who_was_shrunk_last_is_in_need_at_half_of_what_is_low(void **state)
+{
+	struct kit *k = *state;
+	struct vm *vm = kit_steady(k, 1, 512 * MIB, 200 * MIB);
+	uint64_t low = vm_low_usable_bytes(vm);
+	vm->actual_bytes = 300 * MIB; /* bend: it is small */
+	k->now_ms += 5000;
+	vm->grow_ms = k->now_ms - 2000;
+	vm->shrink_ms = k->now_ms - 1000;
+	kit_sample(k, 1, 300 * MIB, LIMIT_NONE, 0);
+	second(k, 300 * MIB, low / 2, 0);
+	assert_false(vm->needy);
+	second(k, 300 * MIB, low / 2 - MIB, 0);
+	assert_true(vm->needy);
+	second(k, 300 * MIB, 100 * MIB, 0);
+	k->now_ms += 20000;
+	second(k, 300 * MIB, 100 * MIB, 0);
+	assert_false(vm->needy);
+	vm->grow_ms = k->now_ms;
+	second(k, 300 * MIB, low - MIB, 0);
+	assert_true(vm->needy);
+}
+
 /* Else it would grow, be greedy, shrink to its need and grow again for ever. */
 static void a_vm_that_has_what_it_needs_is_not_needy(void **state)
 {
@@ -720,6 +744,7 @@ int main(void)
 		WITH_KIT(a_snapshot_from_before_the_balloon_moved_is_not_demand),
 		WITH_KIT(a_snapshot_of_before_is_right_in_itself),
 		WITH_KIT(low_usable_is_need_unless_memory_was_given_since),
+		WITH_KIT(who_was_shrunk_last_is_in_need_at_half_of_what_is_low),
 		WITH_KIT(a_vm_that_has_what_it_needs_is_not_needy),
 		cmocka_unit_test(low_usable_grows_with_the_root_of_its_memory),
 		WITH_KIT(past_levels_are_kept),

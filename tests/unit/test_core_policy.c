@@ -171,8 +171,7 @@ static void hard_takes_headroom_low_takes_use_only_from_a_host_out_of_memory(voi
 	r->books.buffer_bytes = -(int64_t)(2 * GIB);
 	struct vm *a = round_vm(r, 600, 568);
 	plan(r);
-	assert_int_equal(a->plan_bytes,
-			 576 * MIB + MIB / 2); /* of its headroom stays what does not make it needy: 8.5 MiB */
+	assert_int_equal(a->plan_bytes, 576 * MIB + MIB / 16); /* of its headroom stays what does not make it needy */
 	assert_true(a->plan_urgent);
 	r->host.mem_available_bytes = 50 * MIB; /* of a reserve of 512 */
 	plan(r);
@@ -188,10 +187,10 @@ static void hard_leaves_headroom_to_who_just_grew(void **unused)
 	grew->grow_ms = NOW - 5000;
 	plan(r);
 	assert_int_equal(change_mib(grew), 0);
-	assert_int_equal(had->plan_bytes, 576 * MIB + MIB / 2);
+	assert_int_equal(had->plan_bytes, 576 * MIB + MIB / 16);
 	round_needy(r, 300, 10);
 	plan(r);
-	assert_int_equal(grew->plan_bytes, 576 * MIB + MIB / 2);
+	assert_int_equal(grew->plan_bytes, 576 * MIB + MIB / 16);
 }
 
 /* Elsewhere demand falls over ten seconds; what goes to and fro is left to it. */
@@ -204,24 +203,24 @@ static void a_short_host_believes_at_once_what_is_used_no_more(void **unused)
 	fell->used_bytes = 320 * MIB;
 	fell->used_ms = fell->stats_ms = NOW;
 	plan(r);
-	assert_int_equal(fell->plan_bytes, 328 * MIB + MIB / 2); /* 320 and the least headroom */
+	assert_int_equal(fell->plan_bytes, 328 * MIB + MIB / 16); /* 320 and the least headroom */
 	fell->noise_bytes = MIB;
 	plan(r);
-	assert_int_equal(fell->plan_bytes, 344 * MIB + MIB / 2); /* 16 more */
+	assert_int_equal(fell->plan_bytes, 344 * MIB + MIB / 16); /* 16 more */
 	fell->demand_bytes = 322 * MIB; /* it did not fall: noise goes above what was seen last as well */
 	plan(r);
-	assert_int_equal(fell->plan_bytes, 344 * MIB + MIB / 2);
+	assert_int_equal(fell->plan_bytes, 344 * MIB + MIB / 16);
 	fell->demand_bytes = 600 * MIB;
 	fell->noise_bytes = GIB;
 	plan(r);
-	assert_int_equal(fell->plan_bytes, 368 * MIB + MIB / 2); /* an eighth */
-	fell->stats_ms = NOW - 5000;				 /* an old word */
+	assert_int_equal(fell->plan_bytes, 368 * MIB + MIB / 16); /* an eighth */
+	fell->stats_ms = NOW - 5000;				  /* an old word */
 	plan(r);
-	assert_int_equal(fell->plan_bytes, 608 * MIB + MIB / 2);
+	assert_int_equal(fell->plan_bytes, 608 * MIB + MIB / 16);
 	fell->stats_ms = NOW;
 	fell->wss_underclaims = true; /* one that is not believed */
 	plan(r);
-	assert_int_equal(fell->plan_bytes, 608 * MIB + MIB / 2);
+	assert_int_equal(fell->plan_bytes, 608 * MIB + MIB / 16);
 }
 
 static void the_needy_are_served_from_the_buffer_in_order(void **unused)
@@ -332,9 +331,9 @@ static void who_outgrows_a_helping_is_given_the_next_at_once(void **unused)
 	vm->speed_bytes_per_s = 200 * MIB;
 	plan(r);
 	assert_true(vm->plan_bytes > 450 * MIB);
-	r->books.level = LEVEL_HARD; /* others have nothing left either: one helping a look */
+	r->books.level = LEVEL_HARD; /* whose memory is short as well */
 	plan(r);
-	assert_int_equal(vm->plan_bytes, 400 * MIB);
+	assert_true(vm->plan_bytes > 450 * MIB);
 	r->books.level = LEVEL_HIGH;
 	vm->left_known = true;
 	vm->left_bytes = 100 * MIB; /* what came is not used up */
@@ -439,6 +438,75 @@ static void at_level_low_who_has_nothing_left_grows_and_nobody_else(void **unuse
 	waits->needy_since_ms = NOW - 60000; /* a guest without swap of its own may die of it */
 	plan(r);
 	assert_int_equal(change_mib(waits), 15);
+}
+
+/* Shortest first is what makes few wait long; the largest gets its part all the same, and the heavier sooner. */
+static void where_there_is_too_little_the_smallest_wish_is_met_first(void **unused)
+{
+	struct round *r = round_new(200 * MIB, LEVEL_HARD);
+	struct vm *large = round_needy(r, 400, 900), *small[3];
+	large->has_guest_rates = true;
+	large->guest_swap_delta_bytes = 250 * MIB;
+	for (int i = 0; i < 3; i++) {
+		small[i] = round_needy(r, 100, 10);
+		small[i]->has_guest_rates = small[i]->needy_rounds = 1;
+		small[i]->guest_swap_delta_bytes = (uint64_t)(6 + i) * MIB;
+	}
+	plan(r);
+	for (int i = 0; i < 3; i++) /* twice what it swapped and twice what is low */
+		assert_int_equal(change_mib(small[i]), 2 * (6 + i) + 16);
+	assert_int_equal(change_mib(large), 200 - 90);
+	small[2]->guest_swap_delta_bytes = 60 * MIB; /* a half of 100 for the first two and a part of this */
+	plan(r);
+	assert_int_equal(change_mib(small[0]), 28);
+	assert_int_equal(change_mib(small[1]), 30);
+	assert_in_range(change_mib(small[2]), 42, 60);
+	int64_t before = change_mib(small[2]);
+	assert_int_equal(before + change_mib(large), 200 - 58 - 1); /* each a part of a MiB */
+	r->books.buffer_bytes = 40 * MIB;
+	plan(r);
+	assert_in_range(change_mib(small[0]), 20, 28);
+	assert_int_equal(change_mib(small[1]), 0);
+	small[1]->facts.policy.weight = 200; /* its wish counts half */
+	plan(r);
+	assert_in_range(change_mib(small[1]), 20, 30);
+}
+
+/* Two balloons bring twice as much by the next look as one, whoever used it last. */
+static void who_waits_is_brought_memory_by_several_balloons(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_HARD);
+	struct vm *old = round_vm(r, 4000, 100), *lately = round_vm(r, 4000, 100);
+	old->facts.max_bytes = lately->facts.max_bytes = 4 * GIB;
+	lately->past_bytes[0] = 4000 * MIB;
+	lately->past_ms[0] = NOW - 30000;
+	lately->past_n = 1;
+	r->books.buffer_target_bytes = 1600 * MIB;
+	plan(r);
+	assert_int_equal(change_mib(old), -1600); /* nobody waits: who has not used it for longest */
+	assert_int_equal(change_mib(lately), 0);
+	struct vm *waits = round_needy(r, 300, 10);
+	waits->has_guest_rates = true;
+	waits->guest_swap_delta_bytes = 100 * MIB;
+	plan(r);
+	assert_int_equal(change_mib(old), -1000);
+	assert_in_range(-change_mib(lately), 500, 1600 + 2 * 100 + 2 * 8 - 1000);
+}
+
+/* Half of what is low is left to each while one finds nothing, and all of it else. */
+static void while_somebody_finds_nothing_all_share_in_that(void **unused)
+{
+	struct round *r = round_new(0, LEVEL_LOW);
+	struct vm *vm = round_vm(r, 600, 568);
+	r->books.buffer_bytes = -(int64_t)GIB;
+	plan(r);
+	assert_int_equal(vm->plan_bytes, 576 * MIB + MIB / 16);
+	round_needy(r, 300, 10);
+	plan(r);
+	assert_int_equal(vm->plan_bytes, 572 * MIB + MIB / 32);
+	r->books.level = LEVEL_HARD;
+	plan(r);
+	assert_int_equal(vm->plan_bytes, 576 * MIB + MIB / 16);
 }
 
 static void the_needy_never_give(void **unused)
@@ -701,6 +769,9 @@ int main(void)
 		cmocka_unit_test(a_full_buffer_of_few_vms_is_for_one),
 		cmocka_unit_test(no_second_helping_without_a_new_sign),
 		cmocka_unit_test(at_level_low_who_has_nothing_left_grows_and_nobody_else),
+		cmocka_unit_test(where_there_is_too_little_the_smallest_wish_is_met_first),
+		cmocka_unit_test(who_waits_is_brought_memory_by_several_balloons),
+		cmocka_unit_test(while_somebody_finds_nothing_all_share_in_that),
 		cmocka_unit_test(the_needy_never_give),
 		cmocka_unit_test(nobody_gives_before_all_that_were_found_are_known),
 		cmocka_unit_test(who_is_never_satisfied_has_no_claim_beyond_its_share),

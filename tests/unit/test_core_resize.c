@@ -435,7 +435,7 @@ static void where_the_host_is_short_little_is_worth_a_shrink(void **state)
 	kit_tick(k, 1000);
 	assert_true(core_books(k->core)->level >= LEVEL_HARD);
 	assert_false(vm->needy);
-	assert_int_equal(vm->target_bytes, GIB - 7 * MIB - MIB / 2);
+	assert_int_equal(vm->target_bytes, GIB - 8 * MIB + MIB / 16);
 	kit_close(k);
 }
 
