@@ -536,7 +536,7 @@ static bool surges(const struct vm *vm, uint64_t now_ms, uint64_t usable)
 	return sub_sat_u64(usable, vm->surge_bytes) <= mul_div_u64(vm->surge_bytes, 1000, elapsed_ms);
 }
 
-/* And was not given anything since. What a short host left it, see needy-greedy, is no need when others have it back. */
+/* And was not given anything since: the little that a short host left it is no need when the host is not short. */
 static bool was_shrunk(const struct vm *vm)
 {
 	return vm->shrink_ms != NEVER_MS && (vm->grow_ms == NEVER_MS || vm->grow_ms < vm->shrink_ms);

@@ -99,14 +99,18 @@ static uint64_t least_helping(const struct plan *p, uint64_t size)
 
 /*
  * What to give somebody of whom only is known that nothing is left: up to where its demand went the last time that it
- * was above its size, and twice what it has just grown, because growth that was cut off goes on while this is given.
- * As much of that as there is little left.
+ * was above its size, and half as much again as it has just grown, because growth that was cut off goes on while this
+ * is given; no more than its balloon brings until it tells what it swapped, a second or two: 2.34 GiB/s (policy.md). As
+ * much of that as there is little left.
  */
+#define HELPING_MOST_BYTES (3600 * MIB)
+
 static uint64_t blind_helping(const struct plan *p, const struct vm *vm)
 {
 	uint64_t size = vm_size_bytes(vm), low = vm_low_usable_bytes(vm);
 	uint64_t above = vm_past_above_bytes(vm, add_sat_u64(size, size / 64));
-	uint64_t guess = max_u64(above ? above - size : 0, max_u64(vm->grown_bytes, vm->surge_bytes) / 2 * 3);
+	uint64_t grown = max_u64(vm->grown_bytes, vm->surge_bytes);
+	uint64_t guess = min_u64(max_u64(above ? above - size : 0, grown / 2 * 3), HELPING_MOST_BYTES);
 	uint64_t helping = max_u64(add_sat_u64(guess, 2 * low), least_helping(p, size));
 	if (vm->usable_ms == vm->needy_sign_ms && vm->usable_bytes < low)
 		helping = mul_div_u64(helping, low - vm->usable_bytes, low);
@@ -188,8 +192,8 @@ static bool outgrows(const struct vm *vm, const struct plan *p)
 {
 	uint64_t left = sub_sat_u64(vm->target_bytes, vm_size_bytes(vm));
 	uint64_t way = mul_div_u64(vm->speed_bytes_per_s, p->config->interval_ms, 1000);
-	return vm->state == VM_GROWING_BALLOON && vm->stats_ms > vm->grow_ms && vm->needy_sign_ms > vm->grow_ms &&
-	       runs_dry(vm) && left < way;
+	return vm->state == VM_GROWING_BALLOON && p->books->level <= LEVEL_SOFT && vm->stats_ms > vm->grow_ms &&
+	       vm->needy_sign_ms > vm->grow_ms && runs_dry(vm) && left < way;
 }
 
 /* One helping a second look: a VM that was just given memory is judged again when its signals have seen it. */
@@ -294,9 +298,9 @@ static uint64_t serve_by_rank(struct plan *p, size_t needy, uint64_t bytes)
 }
 
 /*
- * Where there is not enough for all, half of it goes to the smallest wishes first: many small ones wait long for what one
- * large one hardly misses. The rest goes by rank and growth potential: a large one takes longest to be brought, and is
- * not to begin last. What is left then goes to the smallest again. Returns what could not be met.
+ * Where there is not enough for all, half of it goes to the smallest wishes first: many small ones wait long for what
+ * one large one hardly misses. The rest goes by rank and growth potential: a large one takes longest to be brought, and
+ * is not to begin last. What is left then goes to the smallest again. Returns what could not be met.
  */
 static uint64_t serve_needy(struct plan *p, size_t needy, uint64_t *available)
 {
