@@ -64,8 +64,8 @@ def test_what_is_idle_is_had_where_another_lacks_it(site):
     """Nothing happens to it for ten idle minutes; then another's need is met from it, and it keeps its share and its pace."""
     # Everybody has what he uses, and nobody more: the smallest pool that leaves nobody in need.
     for name in ("web", "heap"):
-        site.memocd.memoc_text("resize", name, "90M" if name == "web" else f"{USED_MIB + 60}M")
-    for name, mib in (("web", 90), ("heap", USED_MIB + 60)):
+        site.memocd.memoc_text("resize", name, "90M" if name == "web" else f"{USED_MIB + 46}M")
+    for name, mib in (("web", 90), ("heap", USED_MIB + 46)):
         site.memocd.wait_vm(name, lambda vm, mib=mib: vm["state"] == "steady" and abs(vm["target_bytes"] - mib * MIB) < 2 * MIB, 60, "its pin")
     site.configure(f"{site.memocd.host()['granted_bytes'] // MIB + 16}M")
     for name in ("web", "heap"):
