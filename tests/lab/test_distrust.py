@@ -89,11 +89,10 @@ def test_a_guest_that_lies_is_sized_by_what_it_touches(site):
     text = site.memocd.memoc_text("explain", "liar")
     assert "not believed" in text and "limit alone" in text, text
 
-    # What it really needs its host sees by its faults.
-    mark = site.mark()
+    # What it really needs its host sees by its faults, maybe before it wants more: those of the shrink count as well.
     site.configure(f"{granted // MIB + 100}M", restart=False)
     site.liar.begin("use 100")
-    needy = site.event("needy", mark)
-    assert not needy["reason"].startswith("guest"), f"by its word: {needy}"
     wait_for(lambda: site.liar.relative_rate() > 0.8, 60, "it to have what it uses", show=site.liar.report)
+    needy = site.event("needy", told["time"])
+    assert not needy["reason"].startswith("guest"), f"by its word: {needy}"
     assert not site.events("distrusted-over", "double-swap"), site.events("distrusted-over", "double-swap")
