@@ -2,8 +2,8 @@
 /*
  * The policy of the talk. Needy VMs are ordered by neediness and served from the buffer at once, by position and growth
  * potential, but small wishes first for half of what is too little for all; VMs that are merely tight grow to what they
- * need; the buffer is refilled, and what needy VMs still lack is fetched, from greedy VMs in proportion to what they have
- * too much. Without need and with a full buffer nothing moves.
+ * need; the buffer is refilled, and what needy VMs still lack is fetched, from greedy VMs in proportion to what they
+ * have too much. Without need and with a full buffer nothing moves.
  */
 #include "controller/core/policy.h"
 

@@ -237,7 +237,7 @@ struct vm {
 	/* --- policy's plan of this round --- */
 	uint64_t plan_bytes;
 	uint64_t wish_bytes; /* what it asks for this time, beyond what is granted */
-	bool plan_urgent; /* by the limit, at once */
+	bool plan_urgent;    /* by the limit, at once */
 	char plan_reason[EFFECT_REASON_LEN];
 	unsigned bounds;		/* enum vm_bound */
 	char reason[EFFECT_REASON_LEN]; /* of the target in force */
