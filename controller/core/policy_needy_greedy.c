@@ -156,8 +156,8 @@ static uint64_t given_lately(const struct vm *vm)
  * How much a needy VM needs cannot be known; it is found by giving. While all that is known is that nothing is left,
  * a guess; once it has swapped, twice of what it swapped less what it was given since, but at first no less than that
  * it can go on: what it swapped until its statistics tells of the begin of its growth only. Each helping after the
- * second that did not end the need is doubled. Who has some left of the last gets no other yet. What was too much is
- * greedy soon, and comes back.
+ * second that did not end the need is doubled, but not on a short host, where it was hardly given in full. Who has some
+ * left of the last gets no other yet. What was too much is greedy soon, and comes back.
  */
 static uint64_t needy_wish(const struct plan *p, const struct vm *vm)
 {
