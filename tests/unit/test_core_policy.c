@@ -473,6 +473,21 @@ static void where_there_is_too_little_the_smallest_wish_is_met_first(void **unus
 	assert_in_range(change_mib(small[1]), 20, 30);
 }
 
+/* There a helping that did not end the need was hardly given in full. */
+static void helpings_are_not_doubled_on_a_short_host(void **unused)
+{
+	struct round *r = round_new(GIB, LEVEL_SOFT);
+	struct vm *vm = round_needy(r, 300, 10);
+	vm->has_guest_rates = true;
+	vm->guest_swap_delta_bytes = 10 * MIB;
+	vm->needy_rounds = 3;
+	plan(r);
+	assert_int_equal(change_mib(vm), 4 * (2 * 10 + 16));
+	r->books.level = LEVEL_HARD;
+	plan(r);
+	assert_int_equal(change_mib(vm), 2 * 10 + 16);
+}
+
 /* Two balloons bring twice as much by the next look as one, whoever used it last. */
 static void who_waits_is_brought_memory_by_several_balloons(void **unused)
 {
@@ -771,6 +786,7 @@ int main(void)
 		cmocka_unit_test(no_second_helping_without_a_new_sign),
 		cmocka_unit_test(at_level_low_who_has_nothing_left_grows_and_nobody_else),
 		cmocka_unit_test(where_there_is_too_little_the_smallest_wish_is_met_first),
+		cmocka_unit_test(helpings_are_not_doubled_on_a_short_host),
 		cmocka_unit_test(who_waits_is_brought_memory_by_several_balloons),
 		cmocka_unit_test(while_somebody_finds_nothing_all_share_in_that),
 		cmocka_unit_test(the_needy_never_give),
